@@ -1,0 +1,272 @@
+"""Records become tensors here: rows of tokens, batches of rows, batches of pairs.
+
+Shape letters used all over the package:
+
+    B rows of a batch         T tokens of the longest row      N learned tokens of a batch
+    V vocabulary              D hidden size                    K candidates, or ids kept
+    P prompts                 G completions of one prompt      S steps of a segment
+
+Entry t of every stream describes token t. The first token of a row is never learned, because
+nothing predicts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from heed.errors import DataError, LearnerError
+
+FILLED_BY = {
+    "behaviour_logprobs": "the engine, while it samples",
+    "reference_logprobs": "a forward pass of the reference policy",
+    "advantages": "heed.credit, from rewards",
+    "returns": "heed.credit, from rewards and values",
+    "old_values": "a forward pass of the value model before the first epoch",
+    "weights": "the stage that builds the batch",
+}
+"""The streams a batch may carry, and what fills each."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence of tokens. `learn[t]` says whether token t enters the loss."""
+
+    id: str
+    tokens: Sequence[int]
+    learn: Sequence[bool]
+    kept: Sequence[Sequence[int]] | None = None
+    """Per token the ids that could have been sampled; empty where all could."""
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != len(self.learn):
+            raise DataError(
+                f"row {self.id!r} has {len(self.tokens)} tokens and {len(self.learn)} learn marks"
+            )
+        if self.learn and self.learn[0]:
+            raise DataError(
+                f"row {self.id!r} learns its first token, which nothing predicts; "
+                "begin the row with a start token or leave the first token out of the loss"
+            )
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Rows side by side, with per-token streams.
+
+    Args:
+        tokens: [B, T] int64 ids; any id where `attend` is false.
+        attend: [B, T] bool, true on real tokens.
+        learn: [B, T] bool, true on tokens that enter the loss.
+        positions: [B, T] int64, counted from 0 at each row's first real token.
+        rows: B ids.
+        streams: name -> [B, T] float32.
+        kept: [B, T, K] int64 ids that the sampler could choose from, padded with -1 (a row of
+            -1 alone means all); None where nothing was cut.
+        temperature: logits are divided by it before a log-probability is taken.
+    """
+
+    tokens: Tensor
+    attend: Tensor
+    learn: Tensor
+    positions: Tensor
+    rows: tuple[str, ...]
+    streams: dict[str, Tensor] = field(default_factory=dict)
+    kept: Tensor | None = None
+    temperature: float = 1.0
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def lengths(self) -> Tensor:
+        """[B] real tokens of each row."""
+        return self.attend.sum(1)
+
+    @property
+    def num_learned(self) -> int:
+        """Tokens that enter the loss."""
+        return int(self.learn.sum())
+
+    def stream(self, name: str) -> Tensor:
+        """Return a stream [B, T].
+
+        Raises:
+            LearnerError: it is absent; the message names the stage that fills it.
+        """
+        if name not in self.streams:
+            raise LearnerError(
+                f"the loss needs the stream {name!r}, and this batch has "
+                f"{sorted(self.streams) or 'none'}; it is filled by "
+                f"{FILLED_BY.get(name, 'the stage that builds the batch')}"
+            )
+        return self.streams[name]
+
+    def with_streams(self, **streams: Tensor) -> TokenBatch:
+        """Return the batch with more streams, each [B, T]."""
+        for name, values in streams.items():
+            if values.shape != self.tokens.shape:
+                raise LearnerError(
+                    f"stream {name!r} has shape {tuple(values.shape)}; "
+                    f"the batch is {tuple(self.tokens.shape)}"
+                )
+        return replace(self, streams={**self.streams, **streams})
+
+    def select(self, index: Sequence[int] | Tensor) -> TokenBatch:
+        """Return some rows, in the order given, cut to the longest of them.
+
+        Rows are right-padded by `collate`, so cutting columns drops padding only.
+        """
+        index = torch.as_tensor(index, dtype=torch.long, device=self.tokens.device)
+        attend = self.attend[index]
+        used = attend.any(0).nonzero()
+        width = int(used.max()) + 1 if len(used) else 1
+
+        def cut(values: Tensor) -> Tensor:
+            return values[index][:, :width]
+
+        return replace(
+            self,
+            tokens=cut(self.tokens),
+            attend=attend[:, :width],
+            learn=cut(self.learn),
+            positions=cut(self.positions),
+            rows=tuple(self.rows[i] for i in index.tolist()),
+            streams={name: cut(values) for name, values in self.streams.items()},
+            kept=None if self.kept is None else cut(self.kept),
+        )
+
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """Return the batch on a device."""
+        return replace(
+            self,
+            tokens=self.tokens.to(device),
+            attend=self.attend.to(device),
+            learn=self.learn.to(device),
+            positions=self.positions.to(device),
+            streams={name: values.to(device) for name, values in self.streams.items()},
+            kept=None if self.kept is None else self.kept.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Two completions a row: `chosen[i]` against `rejected[i]`, the chosen better with `p[i]`.
+
+    Args:
+        chosen, rejected: B rows each.
+        p: [B] float32 in 0..1, the probability that chosen is better.
+        margin: [B] float32 or None, a margin by which chosen should lead.
+        weights: [B] float32 or None.
+    """
+
+    chosen: TokenBatch
+    rejected: TokenBatch
+    p: Tensor
+    margin: Tensor | None = None
+    weights: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.chosen) == len(self.rejected) == len(self.p):
+            raise DataError(
+                f"a pair batch has {len(self.chosen)} chosen rows, {len(self.rejected)} rejected "
+                f"rows and {len(self.p)} probabilities; the three must be equal"
+            )
+
+    def __len__(self) -> int:
+        return len(self.p)
+
+    def select(self, index: Sequence[int]) -> PairBatch:
+        """Return some pairs, in the order given."""
+        at = torch.as_tensor(index, dtype=torch.long)
+        return PairBatch(
+            self.chosen.select(at),
+            self.rejected.select(at),
+            self.p[at],
+            None if self.margin is None else self.margin[at],
+            None if self.weights is None else self.weights[at],
+        )
+
+
+def collate(
+    rows: Sequence[Row], *, pad_id: int = 0, side: str = "right", temperature: float = 1.0
+) -> TokenBatch:
+    """Lay rows side by side, padded on one side with `pad_id` (which no mask ever reads).
+
+    Raises:
+        DataError: there are no rows, or a row has no tokens.
+    """
+    if not rows:
+        raise DataError("a batch was asked for with no rows; give at least one")
+    empty = [row.id for row in rows if not len(row.tokens)]
+    if empty:
+        raise DataError(f"rows without tokens: {empty[:3]}; drop them before the batch is built")
+    width = max(len(row.tokens) for row in rows)
+    shape = (len(rows), width)
+    tokens = torch.full(shape, pad_id, dtype=torch.long)
+    attend = torch.zeros(shape, dtype=torch.bool)
+    learn = torch.zeros(shape, dtype=torch.bool)
+    positions = torch.zeros(shape, dtype=torch.long)
+    spans = []
+    for i, row in enumerate(rows):
+        n = len(row.tokens)
+        span = slice(0, n) if side == "right" else slice(width - n, width)
+        spans.append(span)
+        tokens[i, span] = torch.as_tensor(row.tokens, dtype=torch.long)
+        attend[i, span] = True
+        learn[i, span] = torch.as_tensor(row.learn, dtype=torch.bool)
+        positions[i, span] = torch.arange(n)
+    return TokenBatch(
+        tokens,
+        attend,
+        learn,
+        positions,
+        tuple(row.id for row in rows),
+        kept=_collate_kept(rows, spans, width),
+        temperature=temperature,
+    )
+
+
+def _collate_kept(rows: Sequence[Row], spans: Sequence[slice], width: int) -> Tensor | None:
+    largest = max((len(k) for row in rows for k in row.kept or ()), default=0)
+    if not largest:
+        return None
+    kept = torch.full((len(rows), width, largest), -1, dtype=torch.long)
+    for i, (row, span) in enumerate(zip(rows, spans, strict=True)):
+        for t, ids in enumerate(row.kept or ()):
+            if len(ids):
+                kept[i, span.start + t, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
+    return kept
+
+
+def stream_of(values: Iterable[Sequence[float]], batch: TokenBatch) -> Tensor:
+    """Lay per-learned-token values (one sequence a row) out as a stream [B, T], 0 elsewhere."""
+    out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
+    for i, row in enumerate(values):
+        at = batch.learn[i].nonzero().flatten()
+        if len(at) != len(row):
+            raise DataError(
+                f"row {batch.rows[i]!r} learns {len(at)} tokens and was given {len(row)} values"
+            )
+        out[i, at] = torch.as_tensor(row, dtype=torch.float32)
+    return out
+
+
+def micro_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Split rows into groups of like length whose padded size is at most `max_tokens`.
+
+    Longest first, so that the largest allocation comes first; a row longer than the budget stands
+    alone. Yields row numbers; every row comes exactly once.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    group: list[int] = []
+    for i in order:
+        if group and (len(group) + 1) * lengths[group[0]] > max_tokens:
+            yield group
+            group = []
+        group.append(i)
+    if group:
+        yield group
