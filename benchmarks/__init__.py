@@ -1,0 +1,1 @@
+"""Measurements against other libraries, and the recordings that parity tests compare with."""
