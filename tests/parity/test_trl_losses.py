@@ -21,7 +21,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from heed import credit, kl, masked
+from heed.data.batch import TokenBatch
 from heed.losses import policy, reward
+from heed.losses.likelihood import nll
+from heed.models.heads import PolicyHead, RewardHead, ValueHead
+from heed.models.load import load_causal
 
 FOLDER = Path(__file__).parent / "fixtures" / "trl"
 PPO_CASES = ["full", "ragged", "whitened", "k3"]
@@ -149,3 +153,125 @@ class TestStreams:
                 reward.centring(chosen, rejected).mean()
             )
         agree(loss, found[f"{case}:loss"])
+
+
+def token_batch(
+    tokens: Tensor, attend: Tensor, learn: Tensor, temperature: float = 1.0
+) -> TokenBatch:
+    positions = (attend.cumsum(1) - 1).clamp(min=0)
+    rows = tuple(str(i) for i in range(len(tokens)))
+    return TokenBatch(tokens, attend, learn, positions, rows, temperature=temperature)
+
+
+def grad_norm(*modules: torch.nn.Module) -> Tensor:
+    grads = [p.grad for module in modules for p in module.parameters() if p.grad is not None]
+    return torch.stack([g.double().square().sum() for g in grads]).sum().sqrt()
+
+
+class TestModels:
+    """The whole way: weights and tokens through heed's heads, to losses and gradients."""
+
+    def test_supervised_loss(self) -> None:
+        found, _ = recording("sft")
+        causal = load_causal(FOLDER / "policy")
+        learn = found["labels"] != -100
+        batch = token_batch(found["input_ids"], found["attention_mask"].bool(), learn)
+        logprobs = PolicyHead(causal).outputs(batch)["logprobs"]
+        agree(logprobs[:, 1:], found["logprobs"])
+        loss = masked.reduce(nll(logprobs, learn), learn, "token")
+        loss.backward()
+        agree(loss, found["loss"])
+        agree(causal.model.norm.weight.grad, found["grad:model.norm.weight"])
+        agree(causal.model.embed_tokens.weight.grad, found["grad:model.embed_tokens.weight"])
+        agree(causal.lm_head.weight.grad, found["grad:lm_head.weight"])
+        agree(grad_norm(causal), found["grad_norm"])
+
+    @pytest.mark.parametrize("case", ["plain", "margin", "centred"])
+    def test_reward_model_loss(self, case: str) -> None:
+        found, facts = recording("reward")
+        attend = found[f"{case}:attention_mask"].bool()
+        tokens = found[f"{case}:input_ids"]
+        head = RewardHead.load(FOLDER / "reward")
+        scores = head.outputs(token_batch(tokens, attend, torch.zeros_like(attend)))["scores"]
+        agree(scores, found[f"{case}:scores"])
+        chosen, rejected = scores.chunk(2)
+        loss = reward.bradley_terry(chosen, rejected, margin=found.get(f"{case}:margin")).mean()
+        if case == "centred":
+            coefficient = facts["center_rewards_coefficient"]
+            loss = loss + coefficient * reward.centring(chosen, rejected).mean()
+        loss.backward()
+        agree(loss, found[f"{case}:loss"])
+        agree(head.score.weight.grad, found[f"{case}:grad:score.weight"])
+        agree(head.backbone.norm.weight.grad, found[f"{case}:grad:model.norm.weight"])
+        agree(grad_norm(head), found[f"{case}:grad_norm"])
+
+    @pytest.mark.parametrize("case", PPO_CASES)
+    def test_ppo_from_tokens_to_gradients(self, case: str) -> None:
+        found, facts = recording(f"ppo_{case}")
+        options = facts["options"]
+        start = int(found["context_length"])
+        batch, extra = ppo_batches(found, options["temperature"])
+        policy_head = PolicyHead(load_causal(FOLDER / "policy"))
+        reference_head = PolicyHead(load_causal(FOLDER / "reference"))
+        reward_head = RewardHead.load(FOLDER / "reward")
+        value_head = ValueHead.from_reward(RewardHead.load(FOLDER / "value"))
+        behaviour = torch.zeros(batch.tokens.shape)
+        behaviour[:, start:] = found["logprobs"]
+
+        with torch.no_grad():
+            reference = reference_head.outputs(batch)["logprobs"]
+            scores = reward_head.outputs(batch)["scores"]
+        values = value_head.outputs(extra)["values"]
+        old_values = values.detach()
+        learn, beyond = batch.learn, extra.learn
+        agree(reference[:, start:], torch.where(learn[:, start:], found["ref_logprobs"], 0.0))
+        agree(scores, found["scores"])
+        agree(old_values[:, start:], found["values"])
+
+        estimator = kl.k3 if options.get("kl_estimator") == "k3" else kl.k1
+        penalty = kl.reward_penalty(estimator(behaviour, reference), options["kl_coef"], learn)
+        rewards = credit.place_score(scores, beyond) + penalty
+        if options.get("whiten_rewards"):
+            rewards = masked.whiten(rewards, beyond, shift_mean=False, unbiased=True)
+        advantages, returns = credit.gae(
+            rewards, old_values, beyond, options["gamma"], options["lam"]
+        )
+        advantages = masked.whiten(advantages, learn, unbiased=True)
+        agree(advantages[:, start:], found["advantages"])
+        agree(returns[:, start:], found["returns"])
+
+        logprobs = policy_head.outputs(batch)["logprobs"]
+        clip = options["cliprange"]
+        terms = policy.clipped_surrogate(logprobs, behaviour, advantages, learn, clip, clip)
+        value_loss, _ = policy.clipped_value(
+            values, old_values, returns, beyond, options["cliprange_value"]
+        )
+        loss = masked.reduce(terms.values, learn, "token")
+        loss = loss + options["vf_coef"] * masked.reduce(value_loss, beyond, "token")
+        loss.backward()
+        agree(loss, found["epoch0:loss"])
+        causal = policy_head.causal
+        agree(causal.model.norm.weight.grad, found["grad:policy.model.norm.weight"])
+        agree(causal.lm_head.weight.grad, found["grad:policy.lm_head.weight"])
+        agree(value_head.score.weight.grad, found["grad:value_model.score.weight"])
+        value_head.score.bias.grad = None  # TRL's value head has none
+        agree(grad_norm(policy_head, value_head), found["grad_norm"])
+
+    def test_full_width_needs_no_extra_position(self) -> None:
+        found, _ = recording("ppo_full")
+        batch, extra = ppo_batches(found, 1.0)
+        assert torch.equal(batch.learn, extra.learn)
+        assert torch.equal(batch.attend, extra.attend)
+
+
+def ppo_batches(found: dict[str, Tensor], temperature: float) -> tuple[TokenBatch, TokenBatch]:
+    """The batch as heed learns from it, and with TRL's extra position after each end token."""
+    tokens, start = found["query_responses"], int(found["context_length"])
+    before = torch.zeros(len(tokens), start, dtype=torch.bool)
+    learn = torch.cat((before, ~found["padding_mask"]), 1)
+    beyond = torch.cat((before, ~found["padding_mask_p1"]), 1)
+    attend = tokens != 0
+    return (
+        token_batch(tokens, attend, learn, temperature),
+        token_batch(tokens, attend | beyond, beyond, temperature),
+    )
