@@ -1,0 +1,1 @@
+"""Run folders: manifest, metrics, samples, warnings. Free of torch, so that reports can read."""

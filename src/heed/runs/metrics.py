@@ -1,0 +1,133 @@
+"""Every metric that a run logs: its unit, what it means, and which way is better.
+
+`<...>` in a name stands for one part without a slash. Logging a name that is not here is an
+error, so this table is the whole truth about `metrics.jsonl`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from heed.errors import HeedError
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What one metric is.
+
+    Args:
+        unit: such as nats, tokens, seconds, fraction.
+        meaning: one sentence.
+        better: which way is better, or None where neither is.
+    """
+
+    unit: str
+    meaning: str
+    better: Literal["up", "down"] | None = None
+
+
+METRICS: dict[str, Metric] = {
+    # Every stage that trains
+    "loss": Metric("nats", "Training loss, mean over what the loss counts.", "down"),
+    "learning_rate": Metric("1", "Learning rate of the step."),
+    "grad_norm": Metric("1", "Norm of the whole gradient before clipping."),
+    "num_tokens": Metric("tokens", "Tokens trained on so far, prompts included."),
+    "num_samples": Metric("rows", "Rows trained on so far."),
+    "samples_per_second": Metric("rows/s", "Rows per second since the last line.", "up"),
+    "tokens_per_second": Metric("tokens/s", "Tokens per second since the last line.", "up"),
+    "epoch": Metric("epochs", "Passes over the data so far, as a fraction."),
+    "episode": Metric("completions", "Completions sampled and trained on so far."),
+    "perplexity": Metric("1", "Exponential of the mean loss per learned token.", "down"),
+    # Reward models
+    "accuracy": Metric("fraction", "Pairs of the batch whose chosen side scores higher.", "up"),
+    "margin": Metric("score", "Mean score of chosen minus rejected.", "up"),
+    "mean_reward": Metric("score", "Mean score over both sides of the batch."),
+    # Held-out evaluation
+    "eval/loss": Metric("nats", "Loss on held-out rows.", "down"),
+    "eval/perplexity": Metric("1", "Exponential of the held-out loss per token.", "down"),
+    "eval/accuracy": Metric("fraction", "Held-out pairs whose chosen side scores higher.", "up"),
+    "eval/margin": Metric("score", "Held-out mean score of chosen minus rejected.", "up"),
+    "eval/proxy": Metric("score", "Mean score by the proxy on fixed held-out prompts.", "up"),
+    "eval/true": Metric("quality", "Mean true quality on fixed held-out prompts.", "up"),
+    "eval/kl": Metric("nats", "KL from the reference a completion, fixed held-out prompts."),
+    "eval/length": Metric("tokens", "Mean completion length on fixed held-out prompts."),
+    # Policy optimisation: objective
+    "objective/kl": Metric("nats", "KL from the reference a completion: mean of the k1 sums."),
+    "objective/kl_standard_error": Metric("nats", "Standard error of objective/kl."),
+    "objective/kl_k3": Metric("nats", "KL from the reference a completion, by k3 (never < 0)."),
+    "objective/kl_exact": Metric("nats", "KL a completion, summed exactly over the vocabulary."),
+    "objective/kl_per_token": Metric("nats/token", "KL from the reference a token (k1)."),
+    "objective/entropy": Metric("nats/token", "Mean entropy of the policy at sampled tokens."),
+    "objective/scores": Metric("score", "Mean score of the completions by the proxy.", "up"),
+    "objective/scores_std": Metric("score", "Standard deviation of the scores."),
+    "objective/rlhf_reward": Metric("score", "Mean score minus the KL penalty.", "up"),
+    "objective/non_score_reward": Metric("score", "Mean sum of the KL penalties, as rewards."),
+    "rewards/<scorer>/mean": Metric("score", "Mean score by one scorer, or one part of it.", "up"),
+    "rewards/<scorer>/std": Metric("score", "Standard deviation of those scores."),
+    "num_failed": Metric("completions", "Completions of the update that have no score.", "down"),
+    "kl_coef": Metric("score/nat", "Coefficient of the KL penalty."),
+    "kl_error": Metric("fraction", "KL over its target, minus 1, as the controller clips it."),
+    # Policy optimisation: the update
+    "loss/policy_avg": Metric("1", "Policy loss, mean over tokens and minibatches.", "down"),
+    "loss/value_avg": Metric("score^2", "Value loss, mean over tokens.", "down"),
+    "loss/ptx_avg": Metric("nats/token", "Loss on demonstrations mixed in (PPO-ptx).", "down"),
+    "policy/approxkl_avg": Metric("nats/token", "Mean of half the squared log-ratio."),
+    "policy/clipfrac_avg": Metric("fraction", "Tokens whose gradient the bounds cut off."),
+    "policy/clipfrac_low": Metric("fraction", "Tokens cut off at the lower bound."),
+    "policy/clipfrac_high": Metric("fraction", "Tokens cut off at the upper bound."),
+    "policy/grad_norm": Metric("1", "Norm of the policy's gradient before clipping."),
+    "value/grad_norm": Metric("1", "Norm of the value model's gradient before clipping."),
+    "value/explained_variance": Metric("fraction", "Explained share of returns' variance.", "up"),
+    "val/clipfrac_avg": Metric("fraction", "Values that the value bounds cut off."),
+    "val/ratio": Metric("1", "Mean probability ratio of policy to sampler."),
+    "val/ratio_var": Metric("1", "Variance of the probability ratio of policy to sampler."),
+    "val/ratio_first_max_deviation": Metric("1", "Largest |ratio - 1| before the first step."),
+    "val/num_eos_tokens": Metric("completions", "Completions that end with the end token."),
+    "completions/mean_length": Metric("tokens", "Mean completion length, end token included."),
+    "completions/min_length": Metric("tokens", "Shortest completion."),
+    "completions/max_length": Metric("tokens", "Longest completion."),
+    "completions/clipped_ratio": Metric("fraction", "Completions cut at the longest length."),
+    # Truth, where it is known
+    "quality/true": Metric("quality", "Mean true quality of the completions.", "up"),
+    "quality/proxy": Metric("score", "Mean score of the same completions by the proxy.", "up"),
+    # Where the time goes
+    "time/rollout_seconds": Metric("s", "Seconds of the update spent on sampling.", "down"),
+    "time/score_seconds": Metric("s", "Seconds of the update spent on scoring.", "down"),
+    "time/train_seconds": Metric("s", "Seconds of the update spent on training steps.", "down"),
+    "time/eval_seconds": Metric("s", "Seconds of the update spent on evaluation.", "down"),
+}  # fmt: skip
+"""Name or pattern -> what it is."""
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"<[a-z_]+>", "[^/]+", re.escape(name)))
+
+
+_PATTERNS = {_pattern(name): name for name in METRICS if "<" in name}
+
+
+@lru_cache(maxsize=1024)
+def describe(name: str) -> Metric:
+    """Say what a metric is.
+
+    Args:
+        name: as in `metrics.jsonl`.
+
+    Raises:
+        HeedError: the name is in no row of the table; the nearest rows are named.
+    """
+    if name in METRICS and "<" not in name:
+        return METRICS[name]
+    for pattern, row in _PATTERNS.items():
+        if pattern.fullmatch(name):
+            return METRICS[row]
+    near = difflib.get_close_matches(name, METRICS, n=3, cutoff=0.4)
+    hint = f" The nearest are {', '.join(near)}." if near else ""
+    raise HeedError(
+        f"the metric {name!r} is not described.{hint} "
+        "Add a row with unit and meaning to METRICS in heed/runs/metrics.py"
+    )
