@@ -1,0 +1,1 @@
+"""Statistics of judgements: strengths, intervals, calibration, best of n. numpy and scipy only."""
