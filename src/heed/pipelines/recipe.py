@@ -1,0 +1,196 @@
+"""What a pipeline file says: arguments, stages, what `--quick` changes, and references."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from heed.config import read_toml
+from heed.errors import ConfigError
+from heed.settings import Settings
+
+_REFERENCE = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w.]*)\}")
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+class Argument(Settings):
+    """What a person gives to a pipeline: a path, a model, a size."""
+
+    value: Any = None
+    """The default, or what was given; None means that it must be given."""
+    help: str = ""
+
+
+class Stage(Settings):
+    """One stage: a verb and its settings, with references."""
+
+    name: str
+    verb: str
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+class Pipeline(Settings):
+    """Stages in order, with their arguments."""
+
+    name: str
+    help: str = ""
+    arguments: dict[str, Argument] = Field(default_factory=dict)
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    quick: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Stage -> settings that `--quick` lays over the stage's own."""
+
+    @field_validator("stages")
+    @classmethod
+    def _names(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        names = [stage.name for stage in stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two stages are called {name!r}; give each its own name")
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"the stage name {name!r} is not letters, digits and underscores")
+        return stages
+
+    def given(
+        self,
+        arguments: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        quick: bool = False,
+    ) -> Pipeline:
+        """Fill in what a person gives.
+
+        Args:
+            arguments: argument -> value.
+            overrides: `stage.setting` -> value, such as `sft.optim.lr`.
+            quick: lay the `quick` settings over the stages.
+
+        Raises:
+            ConfigError: an argument or a stage does not exist, or an argument has no value.
+        """
+        filled = dict(self.arguments)
+        for name, value in (arguments or {}).items():
+            if name not in filled:
+                raise ConfigError(_no_such("argument", name, filled))
+            filled[name] = filled[name].model_copy(update={"value": value})
+        missing = [f"--{n} ({a.help})" if a.help else f"--{n}" for n, a in filled.items()
+                   if a.value is None]  # fmt: skip
+        if missing:
+            raise ConfigError(f"the pipeline {self.name!r} needs {', '.join(missing)}")
+        configs = {stage.name: dict(stage.config) for stage in self.stages}
+        for name, changes in self.quick.items() if quick else ():
+            if name not in configs:
+                raise ConfigError("[quick]: " + _no_such("stage", name, configs))
+            configs[name] = laid_over(configs[name], changes)
+        for dotted, value in (overrides or {}).items():
+            name, _, setting = dotted.partition(".")
+            if name not in configs:
+                raise ConfigError(_no_such("stage", name, configs))
+            configs[name] = laid_over(configs[name], nested(setting, value))
+        stages = tuple(s.model_copy(update={"config": configs[s.name]}) for s in self.stages)
+        return self.model_copy(update={"arguments": filled, "stages": stages, "quick": {}})
+
+
+def read_pipeline(path: str | Path) -> Pipeline:
+    """Read a pipeline file.
+
+    Raises:
+        ConfigError: the file is absent, not TOML, or not a pipeline (says what is expected).
+    """
+    return parse_pipeline(read_toml(path), str(path))
+
+
+def parse_pipeline(table: Mapping[str, Any], source: str) -> Pipeline:
+    """Turn the content of a pipeline file into a pipeline; `source` names it in errors."""
+    known = ("pipeline", "arguments", "stage", "quick")
+    strange = [key for key in table if key not in known]
+    if strange:
+        raise ConfigError(f"{source}: " + _no_such("table", strange[0], known))
+    if not table.get("stage"):
+        raise ConfigError(f"{source} has no [[stage]]; a pipeline file needs at least one")
+    arguments = {
+        name: {"value": given.get("default"), "help": given.get("help", "")}
+        if isinstance(given, Mapping)
+        else {"value": given}
+        for name, given in table.get("arguments", {}).items()
+    }
+    try:
+        return Pipeline.model_validate(
+            {
+                "name": Path(source).stem,
+                **table.get("pipeline", {}),
+                "arguments": arguments,
+                "stages": table["stage"],
+                "quick": table.get("quick", {}),
+            }
+        )
+    except ValidationError as error:
+        lines = []
+        for found in error.errors(include_url=False):
+            where = ".".join(str(part) for part in found["loc"])
+            lines.append(f"{where}: {found['msg']}")
+        raise ConfigError(f"{source}: " + "; ".join(lines)) from error
+
+
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested settings over others, key by key."""
+    out = dict(below)
+    for key, value in above.items():
+        old = out.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        out[key] = laid_over(old, value) if both and old is not None else value
+    return out
+
+
+def nested(dotted: str, value: Any) -> dict[str, Any]:
+    """`a.b` and a value become {"a": {"b": value}}."""
+    for part in reversed(dotted.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def configured(pipeline: Pipeline, stage: Stage, folders: Mapping[str, Path]) -> dict[str, Any]:
+    """A stage's settings with the references filled in.
+
+    Raises:
+        ConfigError: a reference names no argument and no earlier stage.
+    """
+    earlier = []
+    for other in pipeline.stages:
+        if other.name == stage.name:
+            break
+        earlier.append(other.name)
+    known = {f"stages.{name}": str(folders[name]) for name in earlier}
+    values = {**known, **{name: arg.value for name, arg in pipeline.arguments.items()}}
+
+    def look_up(name: str) -> Any:
+        if name in values:
+            return values[name]
+        raise ConfigError(f"stage {stage.name!r}: " + _no_such("argument or stage", name, values))
+
+    filled = _filled(stage.config, look_up)
+    assert isinstance(filled, dict)
+    return filled
+
+
+def _filled(value: Any, look_up: Callable[[str], Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _filled(inner, look_up) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_filled(inner, look_up) for inner in value]
+    if not isinstance(value, str):
+        return value
+    whole = _REFERENCE.fullmatch(value)
+    if whole and whole.group(1):
+        return look_up(whole.group(1))
+    return _REFERENCE.sub(lambda found: str(look_up(found[1])) if found[1] else found[0][0], value)
+
+
+def _no_such(kind: str, name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    hint = f"; the nearest is {near[0]!r}" if near else ""
+    return f"there is no {kind} {name!r}{hint}. There are: {', '.join(known) or 'none'}"
