@@ -1,0 +1,8 @@
+"""Who says how good a completion is, or which of two is better.
+
+base          the two protocols: Scorer and Labeller
+rules         callables with TRL's `reward_funcs` signature, weighted sums
+callables     a callable found by its name
+reward_model  a reward model as a scorer (the only module here that needs torch)
+simulated     simulated labellers, crews, scorers as labellers, replay
+"""
