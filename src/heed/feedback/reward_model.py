@@ -1,0 +1,156 @@
+"""A reward model as a scorer: text in, one number out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from heed.data.batch import Row, collate, micro_batches
+from heed.errors import ConfigError, HeedError
+from heed.feedback.base import Item
+from heed.feedback.rules import failed_completion
+from heed.records import Score
+
+if TYPE_CHECKING:
+    from heed.data.render import Renderer
+    from heed.models.heads import RewardHead
+
+
+class RewardModelScorer:
+    """Scores items with a reward model.
+
+    The completion's text is tokenised again with the reward model's own tokenizer, so the policy
+    may have another. Rows go in micro-batches of like length; batch mates change nothing.
+    An item that cannot be laid out, or whose score is not finite, has an error.
+
+    Args:
+        head: the reward model; used in evaluation mode without gradients.
+        renderer: with the reward model's tokenizer.
+        batch_tokens: tokens, padding included, of one forward pass.
+        max_length: longest row in tokens.
+    """
+
+    def __init__(
+        self,
+        head: RewardHead,
+        renderer: Renderer,
+        *,
+        batch_tokens: int = 8192,
+        max_length: int = 1024,
+        name: str = "reward model",
+    ) -> None:
+        if batch_tokens < 1:
+            raise ConfigError(f"batch_tokens is {batch_tokens}; give at least 1")
+        self.head, self.renderer, self._name = head, renderer, name
+        self._batch_tokens, self._max_length = batch_tokens, max_length
+
+    @property
+    def name(self) -> str:
+        """Stands in `Score.scorer`."""
+        return self._name
+
+    def score(self, items: Sequence[Item]) -> list[Score]:
+        """Score items, in order."""
+        errors: dict[int, str] = {}
+        rows: dict[int, Row] = {}
+        for i, item in enumerate(items):
+            failed = failed_completion(item, self.name)
+            if failed is not None:
+                errors[i] = str(failed.error)
+                continue
+            try:
+                rows[i] = self.renderer.item_row(
+                    item.prompt, item.completion.text, self._max_length
+                )
+            except HeedError as error:
+                errors[i] = f"the item cannot be laid out as a row: {error}"
+        values = dict(zip(rows, self._forward(list(rows.values())), strict=True))
+        for i, value in values.items():
+            if not math.isfinite(value):
+                errors[i] = f"the reward model returned {value}, which is not finite"
+        return [
+            Score(
+                item_id=item.completion.id,
+                value=None if i in errors else values[i],
+                error=errors.get(i),
+                scorer=self.name,
+            )
+            for i, item in enumerate(items)
+        ]
+
+    def _forward(self, rows: Sequence[Row]) -> list[float]:
+        """Score rows in micro-batches; one number each, in the order of the rows."""
+        values = [math.nan] * len(rows)  # every entry is filled below
+        first: Tensor | None = next(iter(self.head.parameters()), None)
+        device = first.device if first is not None else torch.device("cpu")
+        was_training = self.head.training
+        self.head.eval()
+        try:
+            with torch.inference_mode():
+                for group in micro_batches([len(row.tokens) for row in rows], self._batch_tokens):
+                    batch = collate([rows[i] for i in group], pad_id=self.renderer.pad_id)
+                    scores = self.head.outputs(batch.to(device))["scores"]
+                    assert scores is not None
+                    for i, value in zip(group, scores.float().tolist(), strict=True):
+                        values[i] = value
+        finally:
+            self.head.train(was_training)
+        return values
+
+
+def open_reward_model(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    batch_tokens: int = 8192,
+    max_length: int = 1024,
+    name: str = "",
+) -> RewardModelScorer:
+    """Load a reward model with its own tokenizer as a scorer.
+
+    Args:
+        path: folder, run folder of `heed reward`, or hub id of a sequence classifier with one
+            label.
+        device: cpu, cuda, cuda:1, mps, or auto (the accelerator that there is, else the cpu).
+        name: stands in scores; the folder's name by default.
+
+    Raises:
+        ConfigError: the model has no reward head, or more labels than one.
+        StoreError: nothing is there, or it is damaged.
+    """
+    from heed.data.render import Renderer
+    from heed.models.heads import RewardHead
+    from heed.models.load import load_tokenizer
+
+    head = RewardHead.load(path)
+    named = head.backbone.config.architectures or []
+    if not any("SequenceClassification" in architecture for architecture in named):
+        raise ConfigError(
+            f"{path} holds {', '.join(named) or 'a model'} without a reward head, so it cannot "
+            "score; train a reward model from it with heed reward, and name that run"
+        )
+    head = head.to(_device(device)).eval().requires_grad_(False)
+    return RewardModelScorer(
+        head,
+        Renderer(load_tokenizer(path)),
+        batch_tokens=batch_tokens,
+        max_length=max_length,
+        name=name or Path(path).name or "reward model",
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return found if found is not None else torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"the device {name!r} cannot be used here: {error}; use auto, or one that is there"
+        ) from error
