@@ -1,0 +1,104 @@
+"""What every labeller must do, run on every implementation."""
+
+import pytest
+from tests.contracts.feedback_samples import pair
+
+from heed.feedback.rules import CallableScorer
+from heed.feedback.simulated import (
+    Biases,
+    Crew,
+    ReplayLabeller,
+    ScorerLabeller,
+    SimulatedLabeller,
+)
+
+PAIRS = [pair(f"pair-{i}", "a" * (i % 7), "b" * (i % 5)) for i in range(40)] + [
+    pair("failed", "a", "b", error="the server went away")
+]
+
+
+def gold(item):
+    return float(len(item.completion.text))
+
+
+def simulated(name="anna", **settings):
+    return SimulatedLabeller(gold, name, seed=1, **settings)
+
+
+def length(completions, **columns):
+    return [float(len(c[0]["content"])) for c in completions]
+
+
+def replay():
+    recorded = simulated().compare(PAIRS[5:]).preferences
+    return ReplayLabeller(recorded)
+
+
+LABELLERS = {
+    "simulated": simulated,
+    "simulated on a scorer": lambda: SimulatedLabeller(CallableScorer(length), seed=1),
+    "simulated with all faults": lambda: simulated(
+        skill=0.5, temperature=2.0, tie_width=0.5, biases=Biases(position=1.0, length_per_token=0.1)
+    ),
+    "scorer": lambda: ScorerLabeller(CallableScorer(length)),
+    "noisy scorer": lambda: ScorerLabeller(CallableScorer(length), temperature=1.0),
+    "replay": replay,
+    "crew": lambda: Crew([simulated(n) for n in ("anna", "ben", "clara")], overlap=2),
+    "crew with a replay": lambda: Crew([simulated("ben"), replay()], overlap=2),
+}
+
+
+@pytest.fixture(params=LABELLERS)
+def labeller(request):
+    return LABELLERS[request.param]()
+
+
+def test_every_pair_comes_back_or_is_pending(labeller):
+    labelled = labeller.compare(PAIRS)
+    answered = {p.pair_id for p in labelled.preferences}
+    asked = {p.id for p in PAIRS}
+    assert answered | set(labelled.pending) == asked
+    assert len(set(labelled.pending)) == len(labelled.pending)
+
+
+def test_preferences_come_in_the_order_of_the_pairs_with_ids_of_their_own(labeller):
+    preferences = labeller.compare(PAIRS).preferences
+    order = {p.id: i for i, p in enumerate(PAIRS)}
+    places = [order[p.pair_id] for p in preferences]
+    assert places == sorted(places)
+    assert len({p.id for p in preferences}) == len(preferences)
+
+
+def test_no_pairs_give_no_preferences(labeller):
+    labelled = labeller.compare([])
+    assert labelled.preferences == ()
+    assert labelled.pending == ()
+
+
+def test_verdict_and_probability_say_the_same(labeller):
+    known = {"left": 1.0, "right": 0.0, "tie": 0.5}
+    for preference in labeller.compare(PAIRS).preferences:
+        assert preference.p_left == known.get(preference.outcome)
+        assert preference.labeller
+        assert sorted(preference.shown) == ["left", "right"]
+
+
+def test_a_failed_completion_cannot_be_judged_and_the_reason_is_said(labeller):
+    found = [p for p in labeller.compare(PAIRS).preferences if p.pair_id == "failed"]
+    assert found
+    for preference in found:
+        assert preference.outcome == "cannot_judge"
+        assert preference.p_left is None
+        assert preference.reason
+
+
+def test_a_pair_is_judged_alike_whatever_comes_with_it(labeller):
+    together = labeller.compare(PAIRS).preferences
+    alone = [p for pair in PAIRS for p in labeller.compare([pair]).preferences]
+    backwards = labeller.compare(PAIRS[::-1]).preferences
+    assert list(together) == alone
+    assert {p.id for p in together} == {p.id for p in backwards}
+
+
+def test_comparing_twice_gives_the_same(labeller):
+    assert labeller.compare(PAIRS) == labeller.compare(PAIRS)
