@@ -33,7 +33,7 @@ def main(words: list[str], context: Context) -> int:
     config = read(words[1:])
     from heed.data.inspect import inspect
 
-    print(inspect(config.data, config.tokenizer))
+    print("\n".join(inspect(config.data, config.tokenizer)))
     return OK
 
 

@@ -85,7 +85,7 @@ VERBS: Mapping[str, Verb] = _table(
     ),
     Verb(
         "ppo",
-        "heed.algorithms.ppo:PPOConfig",
+        "heed.algorithms.ppo_config:PPOConfig",
         "heed.algorithms.ppo:run",
         "Optimise a policy against a score, with a KL penalty",
     ),

@@ -81,10 +81,13 @@ def test_quick_and_overrides_are_laid_over_in_that_order(tmp_path: Path) -> None
 def test_an_error_names_the_place_and_the_nearest(
     tmp_path: Path, change: tuple[str, str], said: str
 ) -> None:
-    with pytest.raises(ConfigError) as caught:
+    def resolve() -> None:
         pipeline = read(tmp_path, FILE.replace(*change)).given({"books": "b"}, quick=True)
         for number in range(2):
             settings_of(pipeline, number)
+
+    with pytest.raises(ConfigError) as caught:
+        resolve()
     assert said in str(caught.value)
 
 

@@ -1,0 +1,95 @@
+"""A file has one subject and a function one thought: sizes, names, and no places of one machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "src" / "heed"
+FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")])
+
+MOST_LINES_OF_A_FILE = 400
+MOST_LINES_OF_A_FUNCTION = 60
+MOST_LINES_OF_A_LOOP = 120
+
+LOOPS: dict[str, str] = {}
+"""`module.function` of an algorithm's loop over 60 lines -> why it is not two functions."""
+
+BANNED_MODULES = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "base_trainer"}
+PLACES = re.compile(r"(?<![\w.$~])/(?:home|root|Users|work|mnt|opt)/\w|[A-Z]:\\\\Users|\.\./shared")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Every function of a file with its length in lines, docstring and nested ones included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield node.name, node.end_lineno - node.lineno + 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_file_stays_small(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MOST_LINES_OF_A_FILE, f"{lines} lines: it has two subjects; split by subject"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_function_stays_small(path: Path) -> None:
+    module = path.relative_to(ROOT / "src" if path.is_relative_to(PACKAGE) else ROOT)
+    dotted = ".".join(module.with_suffix("").parts)
+    for name, lines in functions(path):
+        limit = MOST_LINES_OF_A_FUNCTION
+        if f"{dotted}.{name}" in LOOPS:
+            limit = MOST_LINES_OF_A_LOOP
+        assert lines <= limit, f"{name} has {lines} lines, the most is {limit}"
+
+
+def test_the_list_of_long_loops_names_loops_that_exist() -> None:
+    for dotted in LOOPS:
+        module, _, function = dotted.rpartition(".")
+        path = ROOT / "src" / Path(*module.split(".")).with_suffix(".py")
+        assert function in dict(functions(path))
+
+
+def test_a_module_is_the_noun_of_its_subject() -> None:
+    for path in PACKAGE.rglob("*"):
+        assert path.stem.lower() not in BANNED_MODULES, name_of(path)
+
+
+def text_files() -> list[Path]:
+    kinds = {".py", ".toml", ".md", ".jinja", ".html", ".css", ".js", ".json", ".sh", ".yml", ""}
+    roots = ("src", "docs", "recipes", "examples", "scripts", "benchmarks", ".ci")
+    found = [p for name in roots for p in (ROOT / name).rglob("*") if p.is_file()]
+    found += [p for p in ROOT.iterdir() if p.is_file()]
+    skipped = {"__pycache__", "results"}
+    return [p for p in found if p.suffix in kinds and not skipped & set(p.parts)]
+
+
+def test_no_file_names_a_place_of_one_machine() -> None:
+    for path in text_files():
+        found = PLACES.search(path.read_text(encoding="utf-8", errors="replace"))
+        assert found is None, f"{name_of(path)} names {found[0]!r}"
+
+
+@pytest.mark.parametrize(
+    ("text", "banned"),
+    [
+        ("open('/home/ann/x')", True),
+        ('"/work/data"', True),
+        ("../shared/data", True),
+        ("runs/home/ann", False),
+        ("https://example.org/home/x", False),
+        ("framework/main", False),
+    ],
+)
+def test_the_search_for_places_finds_places(text: str, banned: bool) -> None:
+    assert bool(PLACES.search(text)) == banned
