@@ -1,0 +1,122 @@
+"""Records become rows for training, and every one that does not is counted with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
+
+from heed.data.batch import Row
+from heed.data.formats import PlainText
+from heed.data.judgements import LabelledPair
+from heed.data.render import Overlong, Renderer
+from heed.data.report import DataReport
+from heed.errors import DataError
+from heed.records import Demonstration
+
+OnOverlong = Literal["error", "truncate", "drop"]
+T = TypeVar("T")
+
+
+def supervised_rows(
+    records: Sequence[Demonstration | PlainText],
+    renderer: Renderer,
+    report: DataReport,
+    *,
+    max_length: int,
+    on_overlong: OnOverlong = "drop",
+) -> list[Row]:
+    """Make rows to fine-tune on.
+
+    A plain text longer than `max_length` becomes several rows, of which nothing is lost.
+
+    Raises:
+        Overlong: a row is too long and `on_overlong` is error.
+    """
+    out: list[Row] = []
+    for record in records:
+        if isinstance(record, PlainText):
+            rows = renderer.text_rows(record.id, record.text, max_length)
+            report.add_kept(*(len(row.tokens) for row in rows))
+            out += rows
+            continue
+
+        def make(how: str, demo: Demonstration = record) -> Row:
+            return renderer.demonstration_row(demo, max_length, how)
+
+        row = _fitted(make, report, max_length, on_overlong, record.reply[-1].text)
+        if row is None:
+            continue
+        if any(row.learn):
+            report.add_kept(len(row.tokens))
+            out.append(row)
+        else:
+            report.unsupervised("no token of the reply would be learned", record.prompt.text)
+    _note(renderer, report)
+    return out
+
+
+def pair_rows(
+    pairs: Sequence[LabelledPair],
+    renderer: Renderer,
+    report: DataReport,
+    *,
+    max_length: int,
+    on_overlong: OnOverlong = "drop",
+) -> list[tuple[LabelledPair, Row, Row]]:
+    """Make a chosen and a rejected row of each pair; a pair stays, is cut or goes as a whole.
+
+    Raises:
+        Overlong: a row is too long and `on_overlong` is error.
+    """
+    out = []
+    for pair in pairs:
+
+        def make(how: str, pair: LabelledPair = pair) -> tuple[Row, Row]:
+            chosen = renderer.item_row(pair.prompt, pair.chosen)
+            rejected = renderer.item_row(pair.prompt, pair.rejected)
+            return renderer.fitted_pair(chosen, rejected, max_length, how)
+
+        rows = _fitted(make, report, max_length, on_overlong, pair.prompt.text)
+        if rows is None:
+            continue
+        if list(rows[0].tokens) == list(rows[1].tokens):
+            report.drop("chosen and rejected are the same tokens", pair.chosen[-1].text)
+            continue
+        report.add_kept(len(rows[0].tokens), len(rows[1].tokens))
+        out.append((pair, *rows))
+    _note(renderer, report)
+    return out
+
+
+def _fitted(
+    make: Callable[[str], T],
+    report: DataReport,
+    max_length: int,
+    on_overlong: OnOverlong,
+    example: str,
+) -> T | None:
+    """Make rows of a record; one that is too long is cut, dropped or an error, and counted."""
+    try:
+        return make("error")
+    except Overlong as error:
+        if on_overlong == "error":
+            raise
+        long = str(error)
+    except DataError as error:
+        report.drop("cannot be laid out as tokens", f"{error}: {example[-80:]}")
+        return None
+    if on_overlong == "truncate":
+        try:
+            rows = make("truncate")
+        except Overlong:
+            report.drop(f"reply longer than {max_length} tokens", long)
+            return None
+        report.cut(f"longer than {max_length} tokens; oldest tokens of the prompt cut", long)
+        return rows
+    report.drop(f"longer than {max_length} tokens", long)
+    return None
+
+
+def _note(renderer: Renderer, report: DataReport) -> None:
+    for note in renderer.notes:
+        report.note(note)
