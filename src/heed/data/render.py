@@ -134,7 +134,7 @@ class Renderer:
         tokens = self.prompt_tokens(prompt)
         learn = [False] * len(tokens)
         if raw or prompt.messages[-1].role == "assistant":
-            said = self._text.encode_next(_raw_text(reply)) + [self.end_id(prompt)]
+            said = self._said(_raw_text(reply)) + [self.end_id(prompt)]
             tokens, learn = tokens + said, learn + [True] * len(said)
         else:
             self._add_turns(prompt, tuple(reply), tokens, learn)
@@ -273,12 +273,23 @@ class Renderer:
                 if shown:
                     self._add_between(shown, opened, prompt.id, tokens, learn)
                 lead = "" if text[:1].isspace() else self.turn.lead
-                tokens += self._text.encode_next(lead + text)
+                tokens += self._said(lead + text)
                 learn += [True] * (len(tokens) - len(learn))
                 shown = opened + lead + text
             context.append(message)
         tokens.append(self.turn.end_id)
         learn.append(True)
+
+    def _said(self, text: str) -> list[int]:
+        """Encode what the policy should say; an end token inside would end it too early."""
+        tokens = self._text.encode_next(text)
+        inside = set(tokens) & set(self.end_ids)
+        if inside:
+            raise DataError(
+                f"a reply has the end token {self._text.decode(sorted(inside))!r} in its text: "
+                f"{text[:60]!r}; take it out, the renderer adds one at the end"
+            )
+        return tokens
 
     def _add_between(
         self, shown: str, opened: str, id: str, tokens: list[int], learn: list[bool]

@@ -355,6 +355,15 @@ def test_text_that_the_tokenizer_does_not_know_is_an_error(metaspace_tokenizer: 
         Renderer(metaspace_tokenizer).item_row(QUESTION, "Здесь")
 
 
+def test_an_end_token_inside_a_reply_is_an_error(make_tokenizer: MakeTokenizer) -> None:
+    renderer = Renderer(make_tokenizer(CHATML))
+    for text in ("Yes.<|im_end|>", "Yes.<|endoftext|>No."):
+        with pytest.raises(DataError, match="take it out"):
+            renderer.item_row(QUESTION, text)
+        with pytest.raises(DataError, match="take it out"):
+            renderer.item_row(Prompt.make("The sky", raw=True), text)
+
+
 def test_decoding_keeps_what_the_policy_wrote_and_drops_the_end_alone(
     make_tokenizer: MakeTokenizer,
 ) -> None:
