@@ -255,18 +255,31 @@ def stream_of(values: Iterable[Sequence[float]], batch: TokenBatch) -> Tensor:
     return out
 
 
-def micro_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+def micro_batches(
+    lengths: Sequence[int], max_tokens: int, *, full_tokens: int = 1024, slack: float = 0.8
+) -> Iterator[list[int]]:
     """Split rows into groups of like length whose padded size is at most `max_tokens`.
 
-    Longest first, so that the largest allocation comes first; a row longer than the budget stands
-    alone. Yields row numbers; every row comes exactly once.
+    A group that is large enough to keep the processor busy takes no row that would be mostly
+    padding. Longest first, so that the largest allocation comes first; a row longer than the
+    budget stands alone. Yields row numbers; every row comes exactly once.
+
+    Args:
+        lengths: tokens of each row.
+        max_tokens: most tokens of a group, padding included.
+        full_tokens: from this padded size on a group is closed when rows get shorter.
+        slack: a row shorter than this share of its group's longest opens a new group.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     group: list[int] = []
     for i in order:
-        if group and (len(group) + 1) * lengths[group[0]] > max_tokens:
-            yield group
-            group = []
+        if group:
+            longest = lengths[group[0]]
+            too_big = (len(group) + 1) * longest > max_tokens
+            wasteful = len(group) * longest >= full_tokens and lengths[i] < slack * longest
+            if too_big or wasteful:
+                yield group
+                group = []
         group.append(i)
     if group:
         yield group
