@@ -206,18 +206,17 @@ class _TokenLogprobs(torch.autograd.Function):
                 p = saved[i]
             else:
                 p = _logits(hidden[part], matrix, bias, temperature, kept, part, dtype).softmax(-1)
-            d_logits = torch.zeros_like(p)
-            if grad is not None:
-                g = grad[part].unsqueeze(-1)
-                d_logits = (p * -g).scatter_add_(-1, targets[part].unsqueeze(-1), g)
+            g = p.new_zeros(p.shape[0], 1) if grad is None else grad[part].unsqueeze(-1)
+            d_logits = (p * -g).scatter_add_(-1, targets[part].unsqueeze(-1), g)
             if grad_entropy is not None:
                 slope = torch.special.entr(p) - p * entropies[part].unsqueeze(-1)
                 d_logits += slope * grad_entropy[part].unsqueeze(-1)
-            d_logits /= temperature
+            if temperature != 1.0:
+                d_logits /= temperature
             if for_hidden:
                 d_hidden[part] = _product(d_logits, matrix, dtype)
             if d_weight is not None:
-                d_weight += _product(d_logits.t(), _operand(hidden[part], dtype), dtype)
+                _add_product(d_weight, d_logits.t(), hidden[part])
             if d_bias is not None:
                 d_bias += d_logits.sum(0)
         return (
@@ -256,6 +255,14 @@ def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
         if _native(right):
             return torch.mm(left.to(right.dtype), right, out_dtype=torch.float32)
         return left.to(dtype) @ right.to(dtype)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    if _native(right):
+        total += _product(left, right, total.dtype)
+    else:
+        with torch.autocast(left.device.type, enabled=False):
+            total.addmm_(left, right.to(total.dtype))
 
 
 def _logits(
