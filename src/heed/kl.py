@@ -8,12 +8,13 @@ k1's expected gradient is zero, and k3's is that of the opposite direction, KL(r
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from heed.errors import ConfigError
+from heed.errors import ConfigError, DataError
 
 ERROR_LIMIT = 0.2
 """The relative error of the KL is clipped to this, both ways (Ziegler et al. 2019, section 2.2)."""
@@ -147,7 +148,15 @@ class AdaptiveController:
 
         Returns:
             The clipped relative error, in [-0.2, 0.2].
+
+        Raises:
+            DataError: the KL is not finite, which would spoil the coefficient for good.
         """
+        if not math.isfinite(kl):
+            raise DataError(
+                f"the measured KL is {kl}, expected a finite number; a completion has a logprob "
+                "that is missing or infinite"
+            )
         error = min(max(kl / self.target - 1.0, -ERROR_LIMIT), ERROR_LIMIT)
         rate = self.gain if self.gain is not None else num_samples / (self.horizon or 1.0)
         self.coef *= 1.0 + rate * error

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from heed import kl
-from heed.errors import ConfigError
+from heed.errors import ConfigError, DataError
 
 POLICY = torch.tensor([-0.6, -2.3, -0.5, -0.9, -0.9, -3.4, -0.25, -1.0], dtype=torch.float64)
 REFERENCE = torch.tensor([-0.8, -2.0, -0.6, -0.8, -1.4, -3.1, -0.2, -1.2], dtype=torch.float64)
@@ -118,6 +118,13 @@ def test_small_errors_are_not_clipped():
     controller = kl.AdaptiveController(1.0, 10.0, gain=0.1)
     assert controller.update(10.5, 1) == pytest.approx(0.05)
     assert controller.coef == pytest.approx(1.005)
+
+
+def test_a_kl_that_is_not_finite_never_reaches_the_coefficient():
+    controller = kl.AdaptiveController(1.0, 10.0, gain=0.1)
+    with pytest.raises(DataError, match="finite"):
+        controller.update(float("nan"), 1)
+    assert controller.coef == 1.0
 
 
 @pytest.mark.parametrize(
