@@ -93,8 +93,7 @@ class TerminalSink:
         if self._moving:
             self._start_bar(total)
         else:
-            steps = "1 step" if total == 1 else f"{total:,} steps"
-            self._line(self._title + (f" ({steps})" if total else ""))
+            self._line(self._title + (f" ({total:,} step{'s' * (total > 1)})" if total else ""))
 
     def metrics(self, step: int, metrics: Mapping[str, Figure]) -> None:
         """Remember the newest figures that are shown."""
