@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from heed.runs.metrics import METRICS
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
+    from heed.cli.bar import Bar
     from heed.records import Finding
     from heed.runs.run import Run
     from heed.runs.sinks import Figure
@@ -66,8 +65,7 @@ class TerminalSink:
         self._began = self._printed = time.monotonic()
         self._figures: dict[str, Figure] = {}
         self._warned: Counter[str] = Counter()
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._bar: Bar | None = None
         self._first: int | None = None
 
     def __enter__(self) -> TerminalSink:
@@ -91,7 +89,9 @@ class TerminalSink:
         # The first progress comes at once, whatever was printed before.
         self._printed = self._began - self._every
         if self._moving:
-            self._start_bar(total)
+            from heed.cli.bar import Bar
+
+            self._bar = Bar(self._stream, self._title, total)
         else:
             self._line(self._title + (f" ({total:,} step{'s' * (total > 1)})" if total else ""))
 
@@ -106,9 +106,8 @@ class TerminalSink:
         if self._first is None:
             # A resumed stage begins in the middle; its speed counts from there.
             self._first = max(done - 1, 0)
-        if self._bar is not None and self._task is not None:
-            shown = "  ".join(self._shown())
-            self._bar.update(self._task, completed=done, total=total, figures=shown)
+        if self._bar is not None:
+            self._bar.update(done, total, "  ".join(self._shown()))
             return
         now = time.monotonic()
         last = total is not None and done >= total
@@ -144,30 +143,6 @@ class TerminalSink:
             if name not in SHOWN:
                 yield f"{name.replace('_', ' ')} {figure(value)}"
 
-    def _start_bar(self, total: int | None) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}", markup=False),
-            console=Console(file=self._stream, force_terminal=True),
-        )
-        self._task = self._bar.add_task(self._title, total=total, figures="")
-        self._bar.start()
-
     def _stop_bar(self) -> None:
         if self._bar is not None:
             self._bar.stop()
@@ -175,7 +150,7 @@ class TerminalSink:
 
     def _line(self, text: str) -> None:
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.print(text)
         else:
             print(text, file=self._stream, flush=True)
 

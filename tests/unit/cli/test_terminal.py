@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -76,6 +77,19 @@ def test_a_bar_moves_and_warnings_stand_above_it() -> None:
     assert "2/4" in text
     assert "KL 1.5" in text
     assert "KL [red] is negative" in text
+
+
+def test_a_bar_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    out = io.StringIO()
+    with TerminalSink(out, moving=True) as sink:
+        sink.stage("ppo", "PPO", 4)
+        sink.metrics(1, dict.fromkeys(terminal.SHOWN, 123456))
+        sink.progress(1, 4, {})
+    escapes = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+    lines = re.split(r"[\r\n]+", escapes.sub("", out.getvalue()))
+    assert max(map(len, lines)) <= 50
+    assert any(line.startswith("  reward 123,456") for line in lines)
 
 
 def test_the_same_warning_is_shown_three_times() -> None:
