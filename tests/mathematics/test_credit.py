@@ -59,7 +59,7 @@ def test_gae_is_the_sum_of_its_definition(seed, gamma, lam):
         delta = r + gamma * following - v
         found = advantages[row][learn[row]]
         for t in range(len(v)):
-            powers = torch.tensor([(gamma * lam) ** k for k in range(len(v) - t)]).double()
+            powers = rows([(gamma * lam) ** k for k in range(len(v) - t)])[0]
             torch.testing.assert_close(found[t], (powers * delta[t:]).sum())
 
 
