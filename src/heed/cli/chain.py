@@ -137,7 +137,9 @@ def _is_number(text: str) -> bool:
 
 def arguments_help(pipeline: Pipeline) -> str:
     """List the arguments and stages of a pipeline."""
-    lines = [f"{pipeline.name}: {pipeline.help}".rstrip(": "), "", "arguments:"]
+    lines = [f"{pipeline.name}: {pipeline.help}".rstrip(": ")]
+    if pipeline.arguments:
+        lines += ["", "arguments:"]
     for name, argument in pipeline.arguments.items():
         default = "(required)" if argument.value is None else f"[{argument.value}]"
         lines.append(f"  --{name}  {default}  {argument.help}".rstrip())
