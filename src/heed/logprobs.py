@@ -137,6 +137,14 @@ def from_logits(
     return scaled.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - scaled.logsumexp(-1)
 
 
+def distribution(logits: Tensor, temperature: float = 1.0, kept: Tensor | None = None) -> Tensor:
+    """Return the whole log-distribution that is sampled from, [..., V] nats, at least fp32.
+
+    Arguments as in `from_logits`; ids that are not kept have -inf.
+    """
+    return _temper(_wide(logits), temperature, kept).log_softmax(-1)
+
+
 def entropy(logits: Tensor, temperature: float = 1.0, kept: Tensor | None = None) -> Tensor:
     """Compute the entropy -sum p log p of each distribution, in nats; arguments as `from_logits`.
 

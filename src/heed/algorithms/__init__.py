@@ -1,0 +1,1 @@
+"""Algorithms: one page per procedure, from a configuration to a run."""

@@ -1,0 +1,1 @@
+"""Audits: what optimisation did, read from runs and from sampled policies."""

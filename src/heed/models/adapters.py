@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,8 +20,14 @@ from heed.models.load import save_model
 from heed.settings import LoraSettings
 
 
-def add_lora(causal: PreTrainedModel, settings: LoraSettings, *, seed: int = 0) -> nn.Module:
-    """Freeze a model and put trainable low-rank adapters into its linear layers.
+def add_lora(
+    causal: PreTrainedModel,
+    settings: LoraSettings,
+    *,
+    seed: int = 0,
+    task: Literal["CAUSAL_LM", "FEATURE_EXTRACTION"] = "CAUSAL_LM",
+) -> nn.Module:
+    """Freeze a model and put trainable low-rank adapters into its linear layers, in place.
 
     The adapters start as zero maps, so the policy starts as the model it was made from.
 

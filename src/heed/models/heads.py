@@ -26,6 +26,7 @@ from heed.data.batch import TokenBatch
 from heed.errors import ConfigError
 from heed.ids import stream_seed
 from heed.models.backbone import (
+    Laid,
     Layout,
     backbone_of,
     hidden_size,
@@ -69,7 +70,9 @@ class Head(nn.Module):
         """Recompute activations in the backward pass (in training mode)."""
         for module in self.modules():
             if isinstance(module, PreTrainedModel):
-                module.gradient_checkpointing_enable()
+                # transformers renamed it in 5.x; the old name goes with version 6.
+                enable = getattr(module, "activation_checkpointing_enable", None)
+                (enable or module.gradient_checkpointing_enable)()
                 return
 
 
@@ -94,10 +97,8 @@ class PolicyHead(Head):
         laid = lay_out(batch, layout)
         targets = batch.tokens[batch.learn]
         kept = None if batch.kept is None else batch.kept[batch.learn]
-        spread: Tensor | None = None
+        selected, spread = self._selected(laid), None
         if self.is_plain:
-            hidden = hidden_states(backbone_of(self.causal), laid)
-            selected, _ = logprobs.shift_hidden(hidden, laid.learn)
             output = unwrap(self.causal).get_output_embeddings()
             chosen, spread = logprobs.token_logprobs(
                 selected,
@@ -109,19 +110,71 @@ class PolicyHead(Head):
                 with_entropy=entropy,
             )
         else:
-            model = unwrap(self.causal)
-            logits, _ = logprobs.shift_hidden(
-                model(**model_arguments(model, laid)).logits, laid.learn
-            )
-            chosen = logprobs.from_logits(logits, targets, batch.temperature, kept)
+            chosen = logprobs.from_logits(selected, targets, batch.temperature, kept)
             if entropy:
-                spread = logprobs.entropy(logits, batch.temperature, kept)
+                spread = logprobs.entropy(selected, batch.temperature, kept)
         return {
             "logprobs": logprobs.scatter(chosen, batch.learn),
             "entropy": None if spread is None else logprobs.scatter(spread.detach(), batch.learn),
             "values": None,
             "scores": None,
         }
+
+    def log_distribution(self, batch: TokenBatch, *, layout: Layout = "padded") -> Tensor:
+        """Evaluate the whole distribution that predicts each learned token: [N, V] nats, fp32.
+
+        Ids that the sampler could not choose from (`batch.kept`) have -inf.
+        """
+        selected = self._selected(lay_out(batch, layout))
+        if self.is_plain:
+            selected = unwrap(self.causal).get_output_embeddings()(selected)
+        kept = None if batch.kept is None else batch.kept[batch.learn]
+        return logprobs.distribution(selected, batch.temperature, kept)
+
+    def _selected(self, laid: Laid) -> Tensor:
+        """What predicts each learned token: hidden states [N, D], or logits [N, V]."""
+        if self.is_plain:
+            hidden = hidden_states(backbone_of(self.causal), laid)
+        else:
+            model = unwrap(self.causal)
+            hidden = model(**model_arguments(model, laid)).logits
+        return logprobs.shift_hidden(hidden, laid.learn)[0]
+
+
+class SharedHead(PolicyHead):
+    """A policy with a zero value head on its own trunk.
+
+    value[t] = w . hidden[t - 1] + b,   both 0 at first
+
+    Source: Ziegler et al. 2019, code; the value head is not saved with the policy.
+    """
+
+    def __init__(self, causal: nn.Module) -> None:
+        super().__init__(causal)
+        if not self.is_plain:
+            raise ConfigError(
+                f"{type(unwrap(causal)).__name__} changes its logits after the output layer, and a "
+                "shared value head reads the layer's input; use a separate value model"
+            )
+        self.score = nn.Linear(hidden_size(backbone_of(causal)), 1)
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+        self.score.to(next(causal.parameters()))
+        self._seen: Tensor | None = None
+
+    def outputs(
+        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "padded"
+    ) -> dict[str, Tensor | None]:
+        """Evaluate a batch; see `Head.outputs`."""
+        found = super().outputs(batch, entropy=entropy, layout=layout)
+        assert self._seen is not None
+        values = _read(self.score, self._seen)
+        self._seen = None
+        return {**found, "values": logprobs.scatter(values, batch.learn)}
+
+    def _selected(self, laid: Laid) -> Tensor:
+        self._seen = super()._selected(laid)
+        return self._seen
 
 
 class ValueHead(Head):

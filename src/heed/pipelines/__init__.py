@@ -1,0 +1,1 @@
+"""Stages that make records, and chains of stages."""

@@ -1,0 +1,189 @@
+"""Proximal policy optimisation on the user's models, prompts and scorers.
+
+The loop itself, with its formulas, is `heed.algorithms.online`; here its parts are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from heed import kl
+from heed.algorithms import online, rollouts
+from heed.algorithms.ppo_config import PPOConfig
+from heed.algorithms.watch import Watch
+from heed.data.batch import Row, TokenBatch
+from heed.data.datasets import load_prompts, load_texts, split_by_prompt
+from heed.data.render import Renderer
+from heed.data.rows import supervised_rows
+from heed.engines.local import LocalEngine
+from heed.errors import ConfigError
+from heed.feedback.base import Scorer
+from heed.feedback.resolve import load_scorer, load_scorers
+from heed.feedback.reward_model import RewardModelScorer
+from heed.ids import stream_seed
+from heed.learners.base import Learner
+from heed.learners.local import LocalLearner
+from heed.learners.reference import AdapterReference
+from heed.models.adapters import add_lora, merge_and_save
+from heed.models.heads import PolicyHead, SharedHead, ValueHead
+from heed.models.load import load_causal, load_tokenizer
+from heed.records import PolicyRef, Prompt
+from heed.runs.run import Run
+from heed.runs.sinks import Sink
+from heed.settings import DataSettings
+
+__all__ = ["PPOConfig", "run"]
+
+
+def run(config: PPOConfig, sinks: Sequence[Sink] = ()) -> Run:
+    """Optimise, and leave the policy in `RUN/model`.
+
+    Raises:
+        DataError: the prompts are not usable.
+        FeedbackError: too many completions have no score.
+        LearnerError: a loss is not finite.
+    """
+    inputs = {"model": config.model.path, "data": config.data.path}
+    inputs |= {f"reward {i}": word for i, word in enumerate(config.reward_funcs)}
+    with Run.start(config.run, "ppo", config.model_dump(mode="json"), inputs, sinks) as run:
+        tokenizer = load_tokenizer(config.model)
+        renderer = Renderer(tokenizer)
+        causal: nn.Module = load_causal(config.model)
+        if config.model.lora:
+            causal = add_lora(causal, config.model.lora, seed=config.run.seed)
+        parts = make_parts(config, run, causal, renderer)
+        online.optimise(config, run, parts)
+        merge_and_save(run.path("model"), causal, tokenizer)
+        run.finish({"model": run.path("model")}, facts={"title": config.title})
+    return run
+
+
+def make_parts(config: PPOConfig, run: Run, causal: nn.Module, renderer: Renderer) -> online.Parts:
+    """Make what the loop is composed of."""
+    scorer = load_scorers(config.reward_funcs, config.reward_weights, device=config.learner.device)
+    prompts, watched, texts = load_data(config, run, renderer)
+    steps = config.num_updates * config.steps_per_update
+    shared = config.value_init == "shared"
+    head = SharedHead(causal) if shared else PolicyHead(causal)
+    policy = LocalLearner(head, config.optim, steps, config.learner, bad_batch=run.path("bad"))
+    reference = _reference(config, causal, policy)
+    engine = LocalEngine(
+        causal,
+        renderer,
+        policy=PolicyRef(run=run.folder.name, step=0),
+        max_rows=config.engine.max_rows,
+    )
+    ending = rollouts.Ending(config.truncate_after, config.truncate_min_tokens)
+    watch = Watch(
+        run=run,
+        engine=engine,
+        reference=reference,
+        renderer=renderer,
+        prompts=watched,
+        sampling=config.sampling.model_copy(
+            update={"n": 1, "seed": stream_seed(config.run.seed, "watch")}
+        ),
+        proxy=scorer,
+        gold=load_scorer(config.gold, device=config.learner.device) if config.gold else None,
+        num_samples=config.num_samples,
+        max_failed_frac=config.max_failed_frac,
+        ending=ending,
+    )
+    return online.Parts(
+        engine=engine,
+        policy=policy,
+        value=None if shared else _value(config, run, causal, renderer, scorer, steps),
+        reference=reference,
+        scorer=scorer,
+        renderer=renderer,
+        prompts=prompts,
+        ptx_rows=texts,
+        watch=watch,
+        ending=ending,
+        exact_kl=exact_kl(policy, reference),
+    )
+
+
+def load_data(
+    config: PPOConfig, run: Run, renderer: Renderer
+) -> tuple[list[Prompt], list[Prompt], list[Row]]:
+    """Prompts to train on, prompts to watch, and rows of pretraining text; reported and checked."""
+    prompts, report = load_prompts(config.data)
+    reports = [report]
+    if config.eval_prompts:
+        watched, other = load_prompts(config.eval_prompts)
+        reports.append(other)
+    else:
+        frac = min(0.5, config.num_eval_prompts / len(prompts))
+        prompts, watched = split_by_prompt(prompts, frac, config.run.seed)
+    rows: list[Row] = []
+    if config.ptx_data:
+        texts, other = load_texts(config.ptx_data)
+        rows = supervised_rows(texts, renderer, other, max_length=config.ptx_data.max_length)
+        reports.append(other)
+    run.write_data_report([r.to_json() for r in reports])
+    for each, settings in zip(reports, _sources(config), strict=True):
+        each.check(settings.max_loss_frac)
+    return prompts, watched[: config.num_eval_prompts], rows
+
+
+def _sources(config: PPOConfig) -> list[DataSettings]:
+    return [s for s in (config.data, config.eval_prompts, config.ptx_data) if s is not None]
+
+
+def _reference(config: PPOConfig, causal: nn.Module, policy: LocalLearner) -> Learner:
+    """The frozen policy of the KL penalty: a copy, or the same weights without adapters."""
+    if config.reference is None and config.model.lora:
+        return AdapterReference(policy, causal)
+    return LocalLearner.frozen(
+        PolicyHead(load_causal(config.reference or config.model)), config.learner
+    )
+
+
+def _value(
+    config: PPOConfig,
+    run: Run,
+    causal: nn.Module,
+    renderer: Renderer,
+    scorer: Scorer,
+    steps: int,
+) -> LocalLearner:
+    """The separate value model, from the reward model where it reads the policy's tokens."""
+    readable = isinstance(scorer, RewardModelScorer) and same_tokens(
+        scorer.renderer.tokenizer, renderer.tokenizer
+    )
+    if config.value_init == "reward" and not readable:
+        raise ConfigError(
+            "value_init is 'reward', and the score is not that of one reward model with the "
+            "policy's tokenizer, so its weights cannot read the policy's tokens; set value_init "
+            "to 'policy' or 'auto'"
+        )
+    if readable and config.value_init in ("reward", "auto"):
+        assert isinstance(scorer, RewardModelScorer)
+        head = ValueHead.from_reward(scorer.head)
+    else:
+        head = ValueHead.from_policy(causal)
+    optim = config.value_optim or config.optim
+    return LocalLearner(head, optim, steps, config.learner, bad_batch=run.path("bad"))
+
+
+def same_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether two tokenizers give every id the same meaning."""
+    return one.get_vocab() == other.get_vocab()
+
+
+def exact_kl(policy: LocalLearner, reference: Learner) -> Callable[[TokenBatch], Tensor]:
+    """Sequence KL(policy || reference) [B], summed over the whole vocabulary at each token."""
+
+    def measure(batch: TokenBatch) -> Tensor:
+        ours, theirs = policy.log_distribution(batch), reference.log_distribution(batch)
+        per_token = kl.exact(ours, theirs)
+        out = torch.zeros(batch.tokens.shape)
+        out[batch.learn] = per_token
+        return out.sum(1)
+
+    return measure

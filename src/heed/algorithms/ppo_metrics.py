@@ -1,0 +1,99 @@
+"""The figures of one PPO update, under the names that users of TRL's PPO know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from heed import kl, masked
+from heed.algorithms.rollouts import Experience
+from heed.data.batch import TokenBatch
+from heed.losses.policy import approx_kl, explained_variance
+
+Metrics = dict[str, float | int | None]
+
+
+def rollout_metrics(
+    seen: Experience, scores: Tensor, rewards: Tensor, batch: TokenBatch, kl_coef: float
+) -> Metrics:
+    """Figures of the completions before anything is learned from them.
+
+    Args:
+        scores: [B] after the rule for completions that do not end.
+        rewards: [B, T] before whitening.
+    """
+    behaviour, reference = batch.stream("behaviour_logprobs"), batch.stream("reference_logprobs")
+    per_token = kl.k1(behaviour, reference) * batch.learn
+    sequence = per_token.sum(1)
+    k3 = (kl.k3(behaviour, reference) * batch.learn).sum(1)
+    lengths = torch.tensor([float(c.num_tokens) for c in seen.completions])
+    ended = seen.ended.float()
+    num = len(seen.completions)
+    metrics: Metrics = {
+        "objective/kl": float(sequence.mean()),
+        "objective/kl_standard_error": float(sequence.std() / math.sqrt(num)) if num > 1 else 0.0,
+        "objective/kl_k3": float(k3.mean()),
+        "objective/kl_per_token": float(per_token.sum() / batch.num_learned),
+        "objective/scores": float(scores.mean()),
+        "objective/scores_std": float(scores.std()) if num > 1 else 0.0,
+        "objective/rlhf_reward": float(rewards.sum(1).mean()),
+        "objective/non_score_reward": float(-kl_coef * sequence.mean()),
+        "objective/entropy": float(-(behaviour * batch.learn).sum(1).mean()),
+        "val/num_eos_tokens": int(ended.sum()),
+        "completions/clipped_ratio": float(1 - ended.mean()),
+        "completions/mean_length": float(lengths.mean()),
+        "completions/min_length": float(lengths.min()),
+        "completions/max_length": float(lengths.max()),
+        "value/explained_variance": explained_variance(
+            batch.stream("old_values"), batch.stream("returns"), batch.learn
+        ),
+    }
+    for name, values in seen.parts.items():
+        metrics[f"rewards/{name}/mean"] = float(values.mean())
+        metrics[f"rewards/{name}/std"] = float(values.std()) if num > 1 else 0.0
+    return metrics
+
+
+def training_metrics(
+    minibatches: Sequence[tuple[TokenBatch, dict[str, Tensor]]], norms: Sequence[float]
+) -> Metrics:
+    """Figures of the optimiser steps, averaged over minibatches (each a mean over tokens)."""
+
+    def average(name: str) -> float:
+        means = [masked.mean(terms[name], batch.learn) for batch, terms in minibatches]
+        return float(torch.stack(means).mean())
+
+    def summed(name: str) -> float:
+        losses = [float(terms[name].sum()) / batch.num_learned for batch, terms in minibatches]
+        return sum(losses) / len(losses)
+
+    first_batch, first = minibatches[0]
+    ratios = torch.cat([terms["ratio"][batch.learn] for batch, terms in minibatches])
+    kls = [
+        masked.mean(
+            approx_kl(terms["new_logprobs"], batch.stream("behaviour_logprobs"), batch.learn),
+            batch.learn,
+        )
+        for batch, terms in minibatches
+    ]
+    low, high = average("clipped_low"), average("clipped_high")
+    metrics: Metrics = {
+        "loss/policy_avg": summed("policy_loss"),
+        "loss/value_avg": summed("value_loss"),
+        "policy/approxkl_avg": float(torch.stack(kls).mean()),
+        "policy/clipfrac_low": low,
+        "policy/clipfrac_high": high,
+        "policy/clipfrac_avg": low + high,
+        "policy/grad_norm": sum(norms) / len(norms),
+        "val/clipfrac_avg": average("value_clipped"),
+        "val/ratio": float(ratios.mean()),
+        "val/ratio_var": float(ratios.var()) if len(ratios) > 1 else 0.0,
+        "val/ratio_first_max_deviation": float((first["ratio"][first_batch.learn] - 1).abs().max()),
+    }
+    if "ptx_loss" in first:
+        terms = [float(t["ptx_loss"].sum()) for _, t in minibatches]
+        metrics["loss/ptx_avg"] = sum(terms) / len(terms)
+    return metrics

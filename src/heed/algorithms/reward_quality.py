@@ -1,0 +1,109 @@
+"""How good a reward model is on comparisons that it has not seen, beside what is free.
+
+Accuracy counts a tie in scores, and a label of one half, as half right. The baselines are always
+preferring the longer completion, and a bag of words fitted to the training pairs and read on the
+held-out ones; a reward model that does not beat them has learned little. Calibration is that of
+sigmoid(score difference) before the score is normalised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heed.data.judgements import LabelledPair
+from heed.errors import DataError
+from heed.ids import stream_seed
+from heed.records import Finding
+from heed.stats.calibration import (
+    Bin,
+    accuracy_by_gap,
+    bag_of_words_baseline,
+    expected_calibration_error,
+    fold,
+    length_baseline,
+    reliability,
+)
+from heed.stats.intervals import Interval, win_rate
+
+_PAIRS = "share of held-out pairs, ties one half"
+
+
+def text_of(pair: LabelledPair, side: str) -> str:
+    """The text of one side of a pair."""
+    messages = pair.chosen if side == "chosen" else pair.rejected
+    return "\n".join(message.text for message in messages)
+
+
+def judge_reward_model(
+    pairs: Sequence[LabelledPair], gaps: NDArray, lengths: NDArray, seed: int
+) -> tuple[list[Finding], dict[str, Any]]:
+    """Measure a reward model on held-out pairs.
+
+    Args:
+        pairs: [N] held out.
+        gaps: [N] score of chosen minus score of rejected, before normalisation.
+        lengths: [N, 2] tokens of chosen and rejected.
+        seed: of the baseline's folds.
+
+    Returns:
+        findings, and the facts behind them: reliability bins, their error, accuracy by gap.
+    """
+    prompts = [pair.prompt.id for pair in pairs]
+    outcomes = np.array([1.0 if pair.p > 0.5 else 0.5 for pair in pairs])
+    confidence, correct = fold(gaps, outcomes)
+    accuracy = win_rate(correct, prompts)
+    findings = [
+        _finding("reward model accuracy", accuracy),
+        _finding("always-longer accuracy", length_baseline(lengths[:, 0], lengths[:, 1], prompts)),
+    ]
+    facts: dict[str, Any] = {
+        "calibration": {
+            "bins": [_bin(b) for b in reliability(confidence, correct)],
+            "ece": expected_calibration_error(confidence, correct),
+            "gap_bins": [
+                {"low": b.low, "high": b.high, "accuracy": b.observed.estimate, "n": b.observed.n}
+                for b in accuracy_by_gap(gaps, outcomes)
+            ],
+        }
+    }
+    try:
+        words = bag_of_words_baseline(
+            [text_of(pair, "chosen") for pair in pairs],
+            [text_of(pair, "rejected") for pair in pairs],
+            prompts,
+            rng=np.random.default_rng(stream_seed(seed, "bag of words")),
+        )
+    except (DataError, ValueError) as error:
+        reason = str(error)
+        findings.append(
+            Finding(name="bag-of-words accuracy", estimate=None, n=0, unit=_PAIRS, reason=reason)
+        )
+    else:
+        findings.append(_finding("bag-of-words accuracy", words.accuracy))
+        facts["words"] = [list(word) for word in words.words]
+    return findings, facts
+
+
+def _finding(name: str, interval: Interval) -> Finding:
+    return Finding(
+        name=name,
+        estimate=interval.estimate,
+        low=interval.low,
+        high=interval.high,
+        n=interval.n,
+        unit=_PAIRS,
+    )
+
+
+def _bin(found: Bin) -> dict[str, float | int]:
+    return {
+        "low": found.low,
+        "high": found.high,
+        "mean_predicted": found.predicted,
+        "mean_observed": found.observed.estimate,
+        "n": found.observed.n,
+    }

@@ -1,0 +1,243 @@
+"""Judge a policy against a baseline: win rate, mean scores, KL and length, each with its interval.
+
+Both policies answer the same prompts. Each judge scores every completion; a pair's outcome is 1, 0
+or one half for equal scores. Intervals resample prompts, because completions of one prompt are not
+independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field
+
+from heed import kl
+from heed.data.batch import collate, stream_of
+from heed.data.datasets import load_prompts
+from heed.data.exchange import write_rows
+from heed.engines.policy import OpenPolicy, open_policy
+from heed.feedback.base import Item, Scorer
+from heed.feedback.resolve import load_scorer
+from heed.ids import stream_seed
+from heed.learners.local import LocalLearner
+from heed.models.heads import PolicyHead
+from heed.records import Completion, Finding, Prompt, Sampling
+from heed.runs.run import Run
+from heed.runs.sinks import Sink
+from heed.settings import (
+    DataSettings,
+    EngineSettings,
+    LearnerSettings,
+    ModelSettings,
+    RunSettings,
+    Settings,
+)
+from heed.stats.intervals import Interval, bootstrap_mean, win_rate
+
+
+class EvaluateConfig(Settings):
+    """Judge a policy against a baseline on held-out prompts."""
+
+    run: RunSettings
+    model: ModelSettings
+    """The policy that is judged."""
+    baseline: ModelSettings
+    """The policy that it is compared with."""
+    data: DataSettings
+    """Prompts that neither was trained on."""
+    judges: dict[str, str] = Field(min_length=1)
+    """Name -> scorer (reward model, callable or world); each gives its own win rate."""
+    sampling: Sampling = Sampling()
+    """`n` completions of each prompt from each policy."""
+    num_resamples: int = Field(default=2000, ge=100)
+    """Bootstrap resamples behind each interval."""
+    prefix: str = ""
+    """Put before the names of the findings."""
+    engine: EngineSettings = EngineSettings()
+    learner: LearnerSettings = LearnerSettings()
+
+
+def run(config: EvaluateConfig, sinks: Sequence[Sink] = ()) -> Run:
+    """Judge, and leave the findings and every scored completion in the run."""
+    inputs = {
+        "model": config.model.path,
+        "baseline": config.baseline.path,
+        "data": config.data.path,
+        **{f"judge {name}": word for name, word in config.judges.items()},
+    }
+    with Run.start(config.run, "evaluate", config.model_dump(mode="json"), inputs, sinks) as run:
+        prompts, report = load_prompts(config.data)
+        run.write_data_report([report.to_json()])
+        report.check(config.data.max_loss_frac)
+        run.stage("evaluation", 3)
+        seed = stream_seed(config.run.seed, "evaluate")
+        sampling = config.sampling.model_copy(update={"seed": seed})
+        policy = _open(config, config.model)
+        answers = policy.engine.generate(prompts, sampling)
+        run.progress(1, 3)
+        baseline = _open(config, config.baseline)
+        others = baseline.engine.generate(prompts, sampling)
+        run.progress(2, 3)
+        findings = [
+            *_length_findings(config, prompts, answers, others),
+            *_kl_findings(config, prompts, answers, policy, baseline),
+        ]
+        scored: dict[str, list] = {}
+        for name, word in config.judges.items():
+            judge = load_scorer(word, device=config.learner.device)
+            new = _scores(judge, prompts, answers)
+            old = _scores(judge, prompts, others)
+            findings += judged(config, name, prompts, new, old)
+            scored[name] = [new, old]
+        run.progress(3, 3)
+        write_rows(run.path("judged.jsonl"), _rows(prompts, answers, others, scored))
+        run.add_findings(findings)
+        run.finish({"judged": run.path("judged.jsonl")})
+    return run
+
+
+def _open(config: EvaluateConfig, model: ModelSettings) -> OpenPolicy:
+    return open_policy(
+        model,
+        device=config.learner.device,
+        precision=config.learner.precision,
+        max_rows=config.engine.max_rows,
+    )
+
+
+def _scores(
+    judge: Scorer, prompts: Sequence[Prompt], groups: Sequence[Sequence[Completion]]
+) -> list[list[float | None]]:
+    items = [Item(p, c) for p, group in zip(prompts, groups, strict=True) for c in group]
+    values = iter([score.value for score in judge.score(items)])
+    return [[next(values) for _ in group] for group in groups]
+
+
+def judged(
+    config: EvaluateConfig,
+    judge: str,
+    prompts: Sequence[Prompt],
+    new: Sequence[Sequence[float | None]],
+    old: Sequence[Sequence[float | None]],
+) -> list[Finding]:
+    """Findings of one judge: win rate, both mean scores, and the mean gain.
+
+    A completion without a score is left out with its partner, and counted in the unit's n.
+    """
+    outcomes, gains, after, before, clusters = [], [], [], [], []
+    for prompt, group, others in zip(prompts, new, old, strict=True):
+        for a, b in zip(group, others, strict=True):
+            if a is None or b is None:
+                continue
+            outcomes.append(1.0 if a > b else 0.0 if a < b else 0.5)
+            gains.append(a - b)
+            after.append(a)
+            before.append(b)
+            clusters.append(prompt.id)
+    wins = win_rate(outcomes, clusters) if outcomes else None
+    return [
+        finding(config, f"win_rate/{judge}", wins, "share of pairs won, ties one half"),
+        finding(config, f"{judge}/after", _mean(config, judge, after, clusters), "score"),
+        finding(config, f"{judge}/before", _mean(config, judge, before, clusters), "score"),
+        finding(config, f"{judge}/gain", _mean(config, judge, gains, clusters), "score"),
+    ]
+
+
+def _mean(
+    config: EvaluateConfig, purpose: str, values: Sequence[float], clusters: Sequence[str]
+) -> Interval | None:
+    """A bootstrap interval that resamples prompts; None where there is nothing to resample."""
+    if not values:
+        return None
+    rng = np.random.default_rng(stream_seed(config.run.seed, "bootstrap", purpose))
+    return bootstrap_mean(values, clusters, num_resamples=config.num_resamples, rng=rng)
+
+
+def finding(config: EvaluateConfig, name: str, interval: Interval | None, unit: str) -> Finding:
+    """Name an interval; without one the finding says why it is missing."""
+    name = config.prefix + name
+    if interval is None:
+        return Finding(name=name, estimate=None, n=0, unit=unit, reason="no pair has both scores")
+    return Finding(
+        name=name,
+        estimate=interval.estimate,
+        low=interval.low,
+        high=interval.high,
+        n=interval.n,
+        unit=unit,
+    )
+
+
+def _length_findings(
+    config: EvaluateConfig,
+    prompts: Sequence[Prompt],
+    answers: Sequence[Sequence[Completion]],
+    others: Sequence[Sequence[Completion]],
+) -> list[Finding]:
+    out = []
+    for name, groups in (("after", answers), ("before", others)):
+        lengths = [float(c.num_tokens) for group in groups for c in group]
+        ended = [float(c.finish == "stop") for group in groups for c in group]
+        ids = [p.id for p, group in zip(prompts, groups, strict=True) for _ in group]
+        length = _mean(config, "length", lengths, ids)
+        out.append(finding(config, f"length/{name}", length, "tokens per completion"))
+        share = _mean(config, "ended", ended, ids)
+        out.append(finding(config, f"ended/{name}", share, "share of completions that end"))
+    return out
+
+
+def _kl_findings(
+    config: EvaluateConfig,
+    prompts: Sequence[Prompt],
+    answers: Sequence[Sequence[Completion]],
+    policy: OpenPolicy,
+    baseline: OpenPolicy,
+) -> list[Finding]:
+    """Sequence KL of the policy to the baseline on its own completions, where it is defined."""
+    name, unit = "kl", "nats per completion"
+    if policy.tokenizer.get_vocab() != baseline.tokenizer.get_vocab():
+        reason = "the two policies have different vocabularies"
+        return [Finding(name=config.prefix + name, estimate=None, n=0, unit=unit, reason=reason)]
+    if config.sampling.temperature == 0:
+        reason = "greedy completions are no sample of the policy"
+        return [Finding(name=config.prefix + name, estimate=None, n=0, unit=unit, reason=reason)]
+    pairs = [(p, c) for p, group in zip(prompts, answers, strict=True) for c in group if c.logprobs]
+    batch = collate(
+        [policy.renderer.completion_row(p, c) for p, c in pairs],
+        pad_id=policy.renderer.pad_id,
+        temperature=config.sampling.temperature,
+    )
+    reference = LocalLearner.frozen(PolicyHead(baseline.model), config.learner)
+    theirs = reference.forward(batch).logprobs
+    assert theirs is not None
+    ours = stream_of([c.logprobs or () for _, c in pairs], batch)
+    values = (kl.k1(ours, theirs) * batch.learn).sum(1).tolist()
+    interval = _mean(config, "kl", values, [p.id for p, _ in pairs])
+    return [finding(config, name, interval, unit)]
+
+
+def _rows(
+    prompts: Sequence[Prompt],
+    answers: Sequence[Sequence[Completion]],
+    others: Sequence[Sequence[Completion]],
+    scored: dict[str, list[list[list[float | None]]]],
+) -> list[dict]:
+    """One row a pair, with every judge's scores: the evidence behind the findings."""
+    rows = []
+    for i, prompt in enumerate(prompts):
+        for j, (new, old) in enumerate(zip(answers[i], others[i], strict=True)):
+            scores = {
+                name: {"after": after[i][j], "before": before[i][j]}
+                for name, (after, before) in scored.items()
+            }
+            rows.append(
+                {
+                    "prompt_id": prompt.id,
+                    "prompt": prompt.text,
+                    "after": new.text,
+                    "before": old.text,
+                    "scores": scores,
+                }
+            )
+    return rows

@@ -1,0 +1,104 @@
+"""From a word on the command line to a scorer: a reward model, a callable, or a world's truth."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from heed.errors import ConfigError
+from heed.feedback.base import Item, Scorer
+from heed.feedback.rules import CallableScorer, WeightedSum, load_callable
+from heed.records import Score
+from heed.worlds.saved import is_world, load_world
+from heed.worlds.town import Town
+
+_CALLABLE = re.compile(r"^(.+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*$")
+
+
+class WorldScorer:
+    """The quality that a world knows of any completion.
+
+    Args:
+        world: who knows.
+        apparent: the quality that the world's labellers see, planted faults included, instead of
+            the true one.
+    """
+
+    def __init__(self, world: Town, *, apparent: bool = False) -> None:
+        self._world = world
+        self._apparent = apparent
+        self.name = "apparent" if apparent else "true"
+
+    def score(self, items: Sequence[Item]) -> list[Score]:
+        """Judge items against the truth; parts are those of the world's quality."""
+        out = []
+        for item in items:
+            if item.completion.error is not None:
+                error = f"the completion failed: {item.completion.error}"
+                out.append(
+                    Score(item_id=item.completion.id, value=None, error=error, scorer=self.name)
+                )
+                continue
+            text = item.completion.text
+            quality = self._world.quality(item.prompt, text)
+            value = quality.total
+            if self._apparent:
+                value = self._world.apparent_quality(item.prompt, text)
+            out.append(
+                Score(
+                    item_id=item.completion.id,
+                    value=value,
+                    parts=dict(quality.parts),
+                    scorer=self.name,
+                )
+            )
+        return out
+
+
+def load_scorer(word: str, *, device: str = "auto", apparent: bool = False) -> Scorer:
+    """Turn one word into a scorer.
+
+    Args:
+        apparent: of a world, take the quality that its labellers see.
+        device: where a reward model runs.
+        word: `module:function` or `file.py:function` (a callable with TRL's reward signature), a
+            world's run folder, or a reward model (folder, run folder, or hub id).
+
+    Raises:
+        ConfigError: nothing of these kinds is found there.
+    """
+    if _CALLABLE.match(word):
+        return CallableScorer(load_callable(word))
+    if is_world(word):
+        return WorldScorer(load_world(word), apparent=apparent)
+    from heed.feedback.reward_model import open_reward_model
+
+    return open_reward_model(word, device=device)
+
+
+def load_scorers(
+    words: Sequence[str],
+    weights: Sequence[float] | None = None,
+    *,
+    device: str = "auto",
+    apparent: bool = False,
+) -> Scorer:
+    """Turn words into one scorer: themselves, or their weighted sum.
+
+    Raises:
+        ConfigError: no words, or another number of weights than words.
+    """
+    if not words:
+        raise ConfigError("no scorer was named; name at least one")
+    if weights is not None and len(weights) != len(words):
+        raise ConfigError(f"{len(weights)} weights for {len(words)} scorers; give one for each")
+    scorers = [load_scorer(word, device=device, apparent=apparent) for word in words]
+    if len(scorers) == 1 and (weights is None or weights[0] == 1.0):
+        return scorers[0]
+    return WeightedSum(scorers, list(weights or [1.0] * len(scorers)))
+
+
+def is_local(word: str) -> bool:
+    """Whether a word names something on this disk, whose content can be hashed."""
+    return Path(word.split(":")[0]).exists()

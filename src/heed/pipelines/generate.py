@@ -1,0 +1,76 @@
+"""Sample completions from a policy and keep them as records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from heed.data.datasets import load_prompts
+from heed.data.exchange import write_rows
+from heed.engines.policy import open_policy
+from heed.records import Sampling
+from heed.runs.run import Run
+from heed.runs.sinks import Sink
+from heed.settings import (
+    DataSettings,
+    EngineSettings,
+    LearnerSettings,
+    ModelSettings,
+    RunSettings,
+    Settings,
+)
+
+
+class GenerateConfig(Settings):
+    """Sample completions of prompts."""
+
+    run: RunSettings
+    model: ModelSettings
+    data: DataSettings
+    """Prompts."""
+    sampling: Sampling = Sampling()
+    batch_size: int = Field(default=256, ge=1)
+    """Prompts between two reports of progress."""
+    engine: EngineSettings = EngineSettings()
+    learner: LearnerSettings = LearnerSettings()
+    """Its `device` and `precision` say where and in what the model runs."""
+
+
+def run(config: GenerateConfig, sinks: Sequence[Sink] = ()) -> Run:
+    """Sample, and leave `RUN/completions.jsonl`: one line a completion, with its prompt."""
+    inputs = {"model": config.model.path, "data": config.data.path}
+    with Run.start(config.run, "generate", config.model_dump(mode="json"), inputs, sinks) as run:
+        prompts, report = load_prompts(config.data)
+        run.write_data_report([report.to_json()])
+        report.check(config.data.max_loss_frac)
+        policy = open_policy(
+            config.model,
+            device=config.learner.device,
+            precision=config.learner.precision,
+            max_rows=config.engine.max_rows,
+        )
+        run.stage("sampling", len(prompts))
+        rows, failed, num_tokens = [], 0, 0
+        for first in range(0, len(prompts), config.batch_size):
+            began = time.monotonic()
+            some = prompts[first : first + config.batch_size]
+            groups = policy.engine.generate(some, config.sampling)
+            for prompt, group in zip(some, groups, strict=True):
+                for completion in group:
+                    failed += completion.finish == "error"
+                    num_tokens += completion.num_tokens
+                    rows.append(
+                        {
+                            "prompt": prompt.model_dump(mode="json"),
+                            "completion": completion.model_dump(mode="json"),
+                        }
+                    )
+            done = min(first + config.batch_size, len(prompts))
+            rate = len(some) * config.sampling.n / (time.monotonic() - began)
+            run.progress(done, len(prompts), samples_per_second=rate)
+        write_rows(run.path("completions.jsonl"), rows)
+        facts = {"num_completions": len(rows), "num_failed": failed, "num_tokens": num_tokens}
+        run.finish({"completions": run.path("completions.jsonl")}, facts=facts)
+    return run
