@@ -269,14 +269,20 @@ def _barely(statements: Sequence[Statement]) -> list[str]:
         baseline = by_kind.get(kind)
         if baseline is None or baseline.estimate is None:
             continue
-        gain = model.estimate - baseline.estimate
-        overlap = model.low is not None and model.low <= baseline.estimate
-        if gain < BARELY or overlap:
+        free = baseline.estimate
+        if kind == "length_accuracy" and free < 0.5:
+            free, name = 1 - free, "preferring the shorter one"
+        gain = model.estimate - free
+        if gain < BARELY:
             how = "no better" if gain <= 0 else "barely better"
-            said.append(
-                f"The reward model ({numbers.share(model.estimate)}) is {how} than {name} "
-                f"({numbers.share(baseline.estimate)}): it may have learned little else."
-            )
+        elif model.low is not None and model.low <= free:
+            how = "not clearly better"
+        else:
+            continue
+        said.append(
+            f"The reward model ({numbers.share(model.estimate)}) is {how} than {name} "
+            f"({numbers.share(free)}): it may have learned little else."
+        )
     if model.estimate < LOW_ACCURACY:
         said.append(
             f"The reward model agrees with only {numbers.share(model.estimate)} of held-out "

@@ -231,7 +231,10 @@ def _text(finding: Finding, about: Subject) -> str:
     if about.kind == "reward_accuracy":
         return f"The reward model agrees with {value} of held-out comparisons."
     if about.kind == "length_accuracy":
-        return f"Always preferring the longer completion agrees with {value} of them."
+        said = f"Always preferring the longer completion agrees with {value} of them"
+        if finding.estimate < 0.5:
+            said += f", so the shorter one with {numbers.share(1 - finding.estimate)}"
+        return said + "."
     if about.kind == "bag_accuracy":
         return f"A bag of words agrees with {value} of them."
     if about.kind in QUANTITIES:

@@ -145,7 +145,7 @@ def read_folder(folder: Path) -> RunRecord:
 
 
 def _stages(record: RunRecord) -> list[RunRecord]:
-    """Read the stages in the order of the summary, or else of their start."""
+    """Read the stages in the order of the recipe, or else of the summary, or of their start."""
     parent = record.folder / "stages"
     if not parent.is_dir():
         return []
@@ -156,7 +156,9 @@ def _stages(record: RunRecord) -> list[RunRecord]:
                 stages.append(read_folder(child))
             except StoreError:
                 record.problems.append(f"Stage {child.name} left no readable files.")
-    order = {name: i for i, name in enumerate(mapping(record.summary.get("seconds")))}
+    recipe = [str(stage.get("name")) for stage in rows(record.config.get("stages"))]
+    names = recipe or list(mapping(record.summary.get("seconds")))
+    order = {name: i for i, name in enumerate(names)}
     last = len(order)
 
     def place(stage: RunRecord) -> tuple[int, str, str]:

@@ -121,9 +121,11 @@ def _machine(record: RunRecord) -> str:
         for name, value in mapping(run.manifest.get("environment")).items():
             if value is not None:
                 found.setdefault(str(name), str(value))
-    device = found.get("device", "device not recorded")
-    threads = f", {found['threads']} threads" if "threads" in found and device == "cpu" else ""
-    return device + threads
+    words = [found[name] for name in ("device",) if name in found]
+    words = words or [found.get("platform", "not recorded").split("-")[0]]
+    if "threads" in found and words[0] in ("cpu", "Linux", "Darwin", "Windows", "macOS"):
+        words.append(f"{found['threads']} threads")
+    return ", ".join(words)
 
 
 def _sources(record: RunRecord) -> str:

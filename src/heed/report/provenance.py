@@ -57,8 +57,10 @@ def data_section(record: RunRecord) -> Section:
         section.blocks.append(Table("Why rows were cut or left out", head, reasons, numeric=(1,)))
     else:
         section.blocks.append(Note("No row was cut, dropped or left without supervision."))
-    notes = [f"{run.name}: {note}" for run, row in reports for note in _list(row.get("notes"))]
-    section.blocks += [Note(note) for note in notes]
+    notes = [[run.name, note] for run, row in reports for note in _list(row.get("notes"))]
+    if notes:
+        table = Table("How each source was read", ["stage", "note"], notes, hide_caption=True)
+        section.blocks.append(Fold("How each source was read", [table]))
     return section
 
 

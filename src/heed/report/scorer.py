@@ -124,8 +124,8 @@ def _gaps(calibration: Row) -> Figure | Block:
         low, high, accuracy, n = (number(row.get(k)) for k in ("low", "high", "accuracy", "n"))
         if accuracy is None or n is None or n < 1:
             continue
-        span = f"{numbers.setting(low or 0.0)} to {numbers.setting(high)}"
-        span = f"above {numbers.setting(low or 0.0)}" if high is None else span
+        start = numbers.figure(low or 0.0, 2)
+        span = f"above {start}" if high is None else f"{start} to {numbers.figure(high, 2)}"
         ends = wilson(min(max(accuracy, 0.0), 1.0) * n, int(n))
         label = f"gap {span} (n = {numbers.whole(n)})"
         chart.append(Interval(label, accuracy, ends.low, ends.high, "proxy"))

@@ -55,7 +55,8 @@ def write_pipeline(folder: Path, seed: int = 3) -> Path:
             makers[name](stage, rng)
         if name in ("pretrain", "sft", "generate", "reward"):
             write_json(stage / "data_report.json", _data_report(name))
-    config = {"name": "quickstart", "run": {"folder": str(folder), "seed": seed}}
+    stages = [{"name": name, "verb": kind} for name, kind, _ in STAGES]
+    config = {"name": "quickstart", "stages": stages, "run": {"folder": str(folder), "seed": seed}}
     write_manifest(folder, "quickstart", "pipeline", 303.6, config)
     summary = {"seconds": {n: s for n, _, s in STAGES}, "peak_memory_bytes": 1_460_000_000,
                "findings": [], "total_seconds": sum(s for _, _, s in STAGES)}  # fmt: skip

@@ -115,6 +115,8 @@ def test_few_items_are_named(tmp_path: Path) -> None:
     [
         ((0.70, 0.66, 0.74), (0.69, 0.65, 0.73), "barely better"),
         ((0.70, 0.66, 0.74), (0.72, 0.68, 0.76), "no better"),
+        ((0.70, 0.60, 0.80), (0.62, 0.52, 0.72), "not clearly better than preferring the longer"),
+        ((0.70, 0.66, 0.74), (0.31, 0.27, 0.35), "barely better than preferring the shorter"),
         ((0.57, 0.53, 0.61), (0.50, 0.46, 0.54), "mostly noise"),
     ],
 )

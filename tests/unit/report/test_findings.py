@@ -45,6 +45,14 @@ def test_interval_and_n_are_always_said() -> None:
     assert state(made("win_rate/true", 0.7, None, None)).interval == "no interval, n = 300"
 
 
+def test_length_baseline_below_one_half_is_turned_round() -> None:
+    text = state(made("always-longer accuracy", 0.25, 0.2, 0.3)).text
+    assert text.replace("\N{NARROW NO-BREAK SPACE}", " ").endswith(
+        "so the shorter one with 75.0 %."
+    )
+    assert "shorter" not in state(made("always-longer accuracy", 0.6, 0.5, 0.7)).text
+
+
 def test_unknown_estimate_says_why() -> None:
     said = state(made("win_rate/true", None, None, None), "ppo", "sft")
     assert said.text == "Win rate true is not known: no pair has both scores."
