@@ -1,0 +1,1 @@
+"""Engines sample completions from a policy: in process, or from a script."""
