@@ -244,7 +244,7 @@ def _finite(record: RunRecord) -> Verdict:
 def _even_wins(statements: Sequence[Statement]) -> list[str]:
     return [
         f"Whether {called(s.subject.policy)} is better than {called(s.subject.rival)} is open: the "
-        f"interval includes 50 %. More prompts would narrow it."
+        f"interval includes {numbers.share(0.5, 0)}. More prompts would narrow it."
         for s in statements
         if s.verdict == "even"
     ]
@@ -255,6 +255,12 @@ def _small(statements: Sequence[Statement]) -> list[str]:
     if not few:
         return []
     names = ", ".join(f"{finding.name} (n = {finding.n})" for finding in few)
+    if len(few) > 3:
+        least = min(finding.n for finding in few)
+        return [
+            f"{len(few)} win rates and accuracies rest on fewer than {SMALL_N} items, as few as "
+            f"{least}: read their intervals, not their numbers."
+        ]
     return [f"Fewer than {SMALL_N} items stand behind {names}: read the interval, not the number."]
 
 

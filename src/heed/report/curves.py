@@ -42,6 +42,8 @@ _INCLUDE = {
     "kl_coef": (0.0,),
 }
 """Values that an axis must reach, so that a flat curve looks flat."""
+_FLOORS = {"value/explained_variance": -1.0}
+"""Lowest value that is drawn: a first update far below would flatten all that follows."""
 
 
 def online_sections(record: RunRecord) -> list[Section]:
@@ -141,6 +143,10 @@ def metric_figure(
     """Draw one metric: measurements pale, moving mean bold; `beside` adds held-out points."""
     steps, values = run.series(name)
     known = [v for v in values if v is not None]
+    floor = _FLOORS.get(name)
+    under = [v for v in known if floor is not None and v < floor]
+    if floor is not None:
+        values = [v if v is None else max(v, floor) for v in values]
     window = window_for(len(known)) if len(known) >= 15 else 1
     lines = [Line("training" if beside else "", steps, values, tone, window, len(known) < 15)]
     if beside:
@@ -157,6 +163,10 @@ def metric_figure(
         note = f"{note.rstrip('.')} ({about.unit})."
     if window > 1:
         note += f" Bold: mean over {window} points."
+    if under and floor is not None:
+        note += (
+            f" Below {numbers.setting(floor)} drawn there (lowest {numbers.figure(min(under))})."
+        )
     drawing = plot(
         [Panel("", lines, include=_INCLUDE.get(name, ()))], title=title,
         description=_words(title, steps, values), x_label=x_label,

@@ -264,7 +264,7 @@ def _interval(finding: Finding, about: Subject) -> str:
     if finding.low is None or finding.high is None:
         return f"no interval, {count}"
     low, high = (value_text(finding, about, end) for end in (finding.low, finding.high))
-    return f"95 % interval {low} to {high}, {count}"
+    return f"{numbers.LEVEL} interval {low} to {high}, {count}"
 
 
 def _ranked(said: Sequence[Statement]) -> list[Statement]:

@@ -7,7 +7,8 @@ from datetime import datetime
 
 MINUS = "\N{MINUS SIGN}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
-TO = "\N{EN DASH}"
+LEVEL = f"95{THIN}%"
+"""The level of all intervals."""
 
 
 def figure(value: float | None, digits: int = 3) -> str:

@@ -124,7 +124,7 @@ def _machine(record: RunRecord) -> str:
     words = [found[name] for name in ("device",) if name in found]
     words = words or [found.get("platform", "not recorded").split("-")[0]]
     if "threads" in found and words[0] in ("cpu", "Linux", "Darwin", "Windows", "macOS"):
-        words.append(f"{found['threads']} threads")
+        words.append("1 thread" if found["threads"] == "1" else f"{found['threads']} threads")
     return ", ".join(words)
 
 
@@ -188,7 +188,7 @@ def _policy_table(
         cells = [_cell(found[p]) if p in found else "not measured" for p in policies]
         rows.append([title, *cells])
     head = ["", *(_SHORT.get(POLICIES.get(p, ""), p) for p in policies)]
-    caption = "Each policy on the same held-out prompts, with 95 % intervals"
+    caption = f"Each policy on the same held-out prompts, with {numbers.LEVEL} intervals"
     return Table(caption, head, rows, numeric=range(1, len(head)))
 
 
@@ -219,7 +219,7 @@ def _all_table(said: Sequence[Statement]) -> Table:
                 value, low, high = numbers.interval(f.estimate, f.low, f.high)
                 ends = f"{low} to {high}"
         rows.append([s.where, f.name, value, ends, numbers.whole(f.n), f.unit])
-    head = ["stage", "name", "estimate", "95 % interval", "n", "unit"]
+    head = ["stage", "name", "estimate", f"{numbers.LEVEL} interval", "n", "unit"]
     return Table("All findings", head, rows, numeric=(2, 3, 4), hide_caption=True)
 
 

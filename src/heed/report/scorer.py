@@ -90,8 +90,8 @@ def _accuracy(said: Sequence[Statement]) -> Figure | Block:
         description=" ".join(f"{found[k].text} {found[k].interval}." for k in found),
         reference=(0.5, "chance"),
     )  # fmt: skip
-    n = found["reward_accuracy"].finding.n
-    note = f"Share of held-out comparisons agreed with, n = {numbers.whole(n)}; 95 % intervals."
+    n = numbers.whole(found["reward_accuracy"].finding.n)
+    note = f"Share of held-out comparisons agreed with, n = {n}; {numbers.LEVEL} intervals."
     if len(chart) == 1:
         note += " No baseline was measured beside it."
     return Figure("Agreement with held-out comparisons", drawing, note)

@@ -108,6 +108,8 @@ def test_interval_over_one_half_is_open(tmp_path: Path) -> None:
 def test_few_items_are_named(tmp_path: Path) -> None:
     found = judged(tmp_path, finding("win_rate/true", 0.75, 0.6, 0.86, 40, "share"))
     assert "win_rate/true (n = 40)" in found["enough items"].text
+    many = [finding(f"win_rate/{i}", 0.75, 0.6, 0.86, 40 + i, "share") for i in range(4)]
+    assert "4 win rates and accuracies" in judged(tmp_path, *many)["enough items"].text
 
 
 @pytest.mark.parametrize(
