@@ -1,0 +1,155 @@
+"""Batches into micro-batches, and per-row results back into the batch's order and layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from heed.data.batch import PairBatch, TokenBatch, micro_batches
+from heed.errors import LearnerError
+from heed.learners.base import Outputs
+
+
+def split(
+    batch: TokenBatch | PairBatch, max_tokens: int, *, skip_unlearned: bool = False
+) -> list[list[int]]:
+    """Group the rows (or pairs) into micro-batches of at most `max_tokens`, padding included.
+
+    The two sides of a pair count together, because they run in one forward pass.
+
+    Args:
+        skip_unlearned: leave out rows without a learned token, where some row has one.
+    """
+    if isinstance(batch, PairBatch):
+        longest = torch.maximum(batch.chosen.lengths, batch.rejected.lengths)
+        return list(micro_batches([2 * n for n in longest.tolist()], max_tokens))
+    keep = batch.learn.any(1)
+    if not skip_unlearned or not bool(keep.any()):
+        keep = torch.ones_like(keep)
+    rows = keep.nonzero().flatten().tolist()
+    lengths = batch.lengths.tolist()
+    groups = micro_batches([lengths[row] for row in rows], max_tokens)
+    return [[rows[i] for i in group] for group in groups]
+
+
+def pairs_to(pairs: PairBatch, device: torch.device) -> PairBatch:
+    """Return a pair batch on a device."""
+    return PairBatch(
+        pairs.chosen.to(device),
+        pairs.rejected.to(device),
+        pairs.p.to(device),
+        None if pairs.margin is None else pairs.margin.to(device),
+        None if pairs.weights is None else pairs.weights.to(device),
+    )
+
+
+def stack_sides(pairs: PairBatch) -> TokenBatch:
+    """Put the chosen rows above the rejected ones; streams stay with the pair.
+
+    Raises:
+        LearnerError: the sides were sampled at different temperatures.
+    """
+    one, other = pairs.chosen, pairs.rejected
+    if one.temperature != other.temperature:
+        raise LearnerError(
+            f"chosen rows have temperature {one.temperature} and rejected rows "
+            f"{other.temperature}; log-probabilities of a pair need the same one"
+        )
+    kept = None
+    if one.kept is not None or other.kept is not None:
+        kept = _stack(_kept(one, other), _kept(other, one), fill=-1)
+    return TokenBatch(
+        _stack(one.tokens, other.tokens),
+        _stack(one.attend, other.attend),
+        _stack(one.learn, other.learn),
+        _stack(one.positions, other.positions),
+        one.rows + other.rows,
+        kept=kept,
+        temperature=one.temperature,
+    )
+
+
+def split_sides(outputs: Outputs, pairs: PairBatch) -> tuple[Outputs, Outputs]:
+    """Give each side of a pair batch its outputs, in its own width."""
+    num, at = len(pairs), {}
+    for side, rows in (("chosen", slice(num)), ("rejected", slice(num, None))):
+        width = getattr(pairs, side).tokens.shape[1]
+        cut = {
+            name: values[rows] if values.ndim == 1 else values[rows, :width]
+            for name, values in present(outputs).items()
+        }
+        at[side] = Outputs(**cut)
+    return at["chosen"], at["rejected"]
+
+
+class Gathered:
+    """Results of micro-batches, put together as [B] or [B, T]; 0 for rows that were skipped.
+
+    Args:
+        num_rows: B.
+        width: T, the batch's own.
+        device: where the results are wanted.
+    """
+
+    def __init__(self, num_rows: int, width: int, device: torch.device) -> None:
+        self._num_rows, self._width, self._device = num_rows, width, device
+        self.tensors: dict[str, Tensor] = {}
+
+    def add(self, rows: Sequence[int], results: Mapping[str, Tensor]) -> None:
+        """Put results of some rows in their places.
+
+        Raises:
+            LearnerError: a result is not [b] or [b, t] for the micro-batch's b rows.
+        """
+        index = torch.as_tensor(rows, device=self._device)
+        for name, values in results.items():
+            fits = values.ndim in (1, 2) and len(values) == len(rows)
+            if not fits or (values.ndim == 2 and values.shape[1] > self._width):
+                raise LearnerError(
+                    f"the metric {name!r} has shape {tuple(values.shape)} for {len(rows)} rows; "
+                    f"give one number a row, or one a token (at most {self._width})"
+                )
+            values = values.detach().to(self._device)
+            if name not in self.tensors:
+                shape = (self._num_rows, self._width)[: values.ndim]
+                self.tensors[name] = values.new_zeros(shape)
+            if values.ndim == 1:
+                self.tensors[name][index] = values
+            else:
+                self.tensors[name][index, : values.shape[1]] = values
+
+
+def to_outputs(found: Mapping[str, Tensor | None]) -> Outputs:
+    """Wrap what a head returns; half precision becomes fp32."""
+    return Outputs(**{name: _wide(found.get(name)) for name in (f.name for f in fields(Outputs))})
+
+
+def present(outputs: Outputs) -> dict[str, Tensor]:
+    """The outputs that a model has, by name."""
+    named = {f.name: getattr(outputs, f.name) for f in fields(Outputs)}
+    return {name: values for name, values in named.items() if values is not None}
+
+
+def _wide(values: Tensor | None) -> Tensor | None:
+    if values is None:
+        return None
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _kept(batch: TokenBatch, other: TokenBatch) -> Tensor:
+    if batch.kept is not None:
+        return batch.kept
+    assert other.kept is not None
+    return other.kept.new_full((*batch.tokens.shape, other.kept.shape[2]), -1)
+
+
+def _stack(top: Tensor, bottom: Tensor, fill: int = 0) -> Tensor:
+    """Put [b, t, ...] tensors above each other, filled to the larger sizes at their ends."""
+    sizes = [max(a, b) for a, b in zip(top.shape[1:], bottom.shape[1:], strict=True)]
+    out = top.new_full((len(top) + len(bottom), *sizes), fill)
+    for rows, part in ((slice(len(top)), top), (slice(len(top), None), bottom)):
+        out[(rows, *(slice(size) for size in part.shape[1:]))] = part
+    return out
