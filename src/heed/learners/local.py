@@ -220,15 +220,16 @@ class LocalLearner:
         self._clear()
 
     def widen(self) -> None:
-        """Give the head's trained parameters their fp32 values back, to save it when all is done.
+        """Give the head's weights fp32 values back, to save it when all is done.
 
-        Frozen weights stay as they were computed with.
+        Trained weights become their masters; frozen ones stay rounded, in fp32, so that adapters
+        merge into them without a second rounding.
         """
-        if self._masters is None:
-            return
-        for parameter in self.head.parameters():
-            parameter.data = parameter.data.float()
-        self._masters.refresh()
+        masters = self._masters.weights if self._masters else {}
+        for name, parameter in self.head.named_parameters():
+            if parameter.dtype == torch.bfloat16:
+                parameter.data = masters[name] if name in masters else parameter.data.float()
+        self.dtype = torch.float32
 
     # -- inside -------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from heed.models.heads import PolicyHead, RewardHead, ValueHead
 from heed.settings import LearnerSettings, LoraSettings, OptimSettings
 
 from .conftest import (
+    VOCABULARY,
     causal,
     gradient,
     largest_difference,
@@ -406,3 +407,36 @@ def test_adapters_alone_are_trained_and_saved(tmp_path: Path) -> None:
     other = adapted(1)
     other.load(tmp_path)
     assert run_steps(other, 2, 4) == run_steps(trained, 2, 4)
+
+
+def test_widened_weights_are_the_masters_and_can_be_trained_on() -> None:
+    how = LearnerSettings(precision="bf16", device="cpu")
+    trained = LocalLearner(PolicyHead(causal()), OPTIM, 8, how)
+    run_steps(trained, 0, 3)
+    rounded = {name: w.clone() for name, w in trained.weights().items()}
+    trained.widen()
+    assert trained.dtype == torch.float32
+    for name, weight in trained.weights().items():
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight.bfloat16(), rounded[name])
+    assert any(not torch.equal(w, rounded[n].float()) for n, w in trained.weights().items())
+    before = trained.weights()["causal.model.norm.weight"].clone()
+    run_steps(trained, 3, 4)
+    assert not torch.equal(before, trained.weights()["causal.model.norm.weight"])
+    frozen = LocalLearner.frozen(PolicyHead(causal()), how)
+    frozen.widen()
+    assert all(w.dtype == torch.float32 for w in frozen.weights().values())
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_whole_distributions_come_in_the_batchs_order(layout: str) -> None:
+    batch = make_batch(7, 2)
+    trained = learner(PolicyHead(causal()), micro_batch_tokens=30, layout=layout)
+    found = trained.log_distribution(batch)
+    logprobs = trained.forward(batch, entropy=True)
+    assert found.shape == (batch.num_learned, VOCABULARY)
+    assert logprobs.logprobs is not None
+    assert logprobs.entropy is not None
+    chosen = found.gather(1, batch.tokens[batch.learn][:, None]).squeeze(1)
+    torch.testing.assert_close(chosen, logprobs.logprobs[batch.learn])
+    torch.testing.assert_close(-(found.exp() * found).sum(1), logprobs.entropy[batch.learn])
