@@ -77,14 +77,14 @@ def code() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and platform; threads only where torch is loaded, and the device is set later."""
+    """Versions and platform; device and threads where torch is loaded, which is not done here."""
     torch = sys.modules.get("torch")
     return {
         "python": platform.python_version(),
         "torch": _version("torch"),
         "transformers": _version("transformers"),
         "platform": platform.platform(),
-        "device": None,
+        "device": _device(torch) if torch else None,
         "threads": torch.get_num_threads() if torch else None,
     }
 
@@ -151,6 +151,13 @@ def _one_input(path: str) -> dict[str, Any]:
     if Path(path).exists():
         return {"path": path, "hash": input_hash(Path(path))}
     return {"path": path, "hash": None, "reason": "not a local file or folder"}
+
+
+def _device(torch: Any) -> str:
+    """The device that `auto` stands for; a run on another one says so by `note_environment`."""
+    if torch.cuda.is_available():
+        return f"cuda ({torch.cuda.get_device_name()})"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _version(package: str) -> str | None:

@@ -50,7 +50,7 @@ def test_a_run_leaves_a_whole_manifest(tmp_path: Path) -> None:
     settings = RunSettings(folder=str(tmp_path / "r"), seed=7)
     inputs = {"data": source, "model": "someone/some-model", "both": (str(source), str(source))}
     with Run.start(settings, "sft", {"lr": 0.1}, inputs) as run:
-        run.note_environment(device="cpu")
+        run.note_environment(device="cpu", cores=2)
         made = run.path("model", "weights.bin")
         made.write_bytes(b"w")
         run.finish({"model": run.path("model")}, facts={"rows": 3})
@@ -63,6 +63,8 @@ def test_a_run_leaves_a_whole_manifest(tmp_path: Path) -> None:
     assert manifest["config"] == {"lr": 0.1}
     assert manifest["facts"] == {"rows": 3}
     assert manifest["environment"]["device"] == "cpu"
+    assert manifest["environment"]["cores"] == 2
+    assert manifest["environment"]["python"].startswith("3.")
     assert manifest["outputs"]["model"]["path"] == "model"
     assert len(manifest["outputs"]["model"]["hash"]) == 16
     assert manifest["inputs"]["data"]["hash"] is not None
