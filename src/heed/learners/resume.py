@@ -38,7 +38,8 @@ class Checkpoints:
         cut from the run's files, because they will be made again.
         """
         step, state = 0, {}
-        if self._settings.resume and any(self._folder.glob("step-*")):
+        # "*step-*": also one that was set aside when a kill came before its successor stood.
+        if self._settings.resume and any(self._folder.glob("*step-*")):
             found = latest_checkpoint(self._folder)
             for message in found.warnings:
                 self._run.warn(found.step, "checkpoint", message)
