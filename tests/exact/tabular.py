@@ -1,0 +1,133 @@
+"""A policy that is a table, so that its optimum under a KL penalty is known in closed form.
+
+Completions are two tokens over three symbols, nine in all, after one prompt token. The table holds
+the logits of the first token and, for each first token, those of the second. It runs through the
+real loop, learner, credit and losses; only the model and the sampler are tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from heed.data.batch import Row, TokenBatch
+from heed.feedback.base import Item
+from heed.records import Completion, PolicyRef, Prompt, Sampling, Score
+
+SYMBOLS = 3
+COMPLETIONS = [(a, b) for a in range(SYMBOLS) for b in range(SYMBOLS)]
+PROMPT_TOKEN = SYMBOLS
+PROMPT = Prompt.make("which?", raw=True)
+
+
+class TableHead(nn.Module):
+    """Logits [3] of the first token and [3, 3] of the second; values likewise."""
+
+    def __init__(self, first: Tensor, second: Tensor) -> None:
+        super().__init__()
+        self.first, self.second = nn.Parameter(first.clone()), nn.Parameter(second.clone())
+
+    def probabilities(self) -> np.ndarray:
+        """Of the nine completions, in the order of COMPLETIONS."""
+        with torch.no_grad():
+            joint = self.first.softmax(-1)[:, None] * self.second.softmax(-1)
+        return joint.double().flatten().numpy()
+
+    def outputs(
+        self, batch: TokenBatch, *, entropy: bool = False, layout: str = "padded"
+    ) -> dict[str, Tensor | None]:
+        a, b = batch.tokens[:, 1], batch.tokens[:, 2]
+        one = self.first.log_softmax(-1)[a]
+        two = self.second.log_softmax(-1)[a].gather(1, b[:, None]).squeeze(1)
+        logprobs = torch.stack([torch.zeros_like(one), one, two], 1)
+        return {"logprobs": logprobs, "entropy": None, "values": None, "scores": None}
+
+
+class TableValue(nn.Module):
+    """Values: one number before the first token, one for each first token before the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.zeros(()))
+        self.second = nn.Parameter(torch.zeros(SYMBOLS))
+
+    def outputs(
+        self, batch: TokenBatch, *, entropy: bool = False, layout: str = "padded"
+    ) -> dict[str, Tensor | None]:
+        one = self.first.expand(len(batch))
+        two = self.second[batch.tokens[:, 1]]
+        values = torch.stack([torch.zeros_like(one), one, two], 1)
+        return {"logprobs": None, "entropy": None, "values": values, "scores": None}
+
+
+class TableEngine:
+    """Samples the table exactly."""
+
+    def __init__(self, head: TableHead) -> None:
+        self.head = head
+        self.policy = PolicyRef(run="table", step=0)
+
+    def load(self, weights: Mapping[str, Any] | None, policy: PolicyRef) -> None:
+        self.policy = policy
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        rng = np.random.default_rng(sampling.seed)
+        with torch.no_grad():
+            first, second = self.head.first.log_softmax(-1), self.head.second.log_softmax(-1)
+        drawn = rng.choice(len(COMPLETIONS), len(prompts) * sampling.n, p=self._weights())
+        done = []
+        for i, which in enumerate(drawn):
+            a, b = COMPLETIONS[which]
+            done.append(
+                Completion(
+                    id=f"{sampling.seed}-{i}",
+                    prompt_id=prompts[i // sampling.n].id,
+                    prompt_tokens=(PROMPT_TOKEN,),
+                    tokens=(a, b),
+                    logprobs=(float(first[a]), float(second[a, b])),
+                    text=f"{a}{b}",
+                    finish="stop",
+                    sampling=sampling,
+                )
+            )
+        return [done[i : i + sampling.n] for i in range(0, len(done), sampling.n)]
+
+    def _weights(self) -> np.ndarray:
+        weights = self.head.probabilities()
+        return weights / weights.sum()
+
+
+class TableRenderer:
+    """Rows of a prompt token and two symbols."""
+
+    pad_id = 0
+
+    def completion_row(self, prompt: Prompt, completion: Completion) -> Row:
+        tokens = (*completion.prompt_tokens, *completion.tokens)
+        return Row(completion.id, tokens, (False, True, True))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(map(str, tokens))
+
+
+class TableScorer:
+    """The reward of each completion, looked up."""
+
+    name = "table"
+
+    def __init__(self, rewards: np.ndarray) -> None:
+        self._rewards = rewards
+
+    def score(self, items: Sequence[Item]) -> list[Score]:
+        return [
+            Score(
+                item_id=item.completion.id,
+                value=float(self._rewards[COMPLETIONS.index(item.completion.tokens)]),
+                scorer=self.name,
+            )
+            for item in items
+        ]
