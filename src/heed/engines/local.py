@@ -82,6 +82,9 @@ class LocalEngine:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """Draw `sampling.n` completions for each prompt, in the order of the prompts.
 
+        A prompt given twice gives the same completions twice, because a sample's randomness is
+        named by the prompt's id and the sample's index.
+
         A prompt that leaves no room for `sampling.max_tokens`, and a sample whose logits are not
         finite, give completions with finish `error`.
 
@@ -145,8 +148,8 @@ class LocalEngine:
                     numbers,
                     sampling,
                     self.max_rows,
-                    self.renderer.end_ids,
-                    self._stops(sampling.stop),
+                    () if sampling.ignore_end else self.renderer.end_ids,
+                    None if sampling.ignore_end else self._stops(sampling.stop),
                 ).run()
         finally:
             self.model.train(training)

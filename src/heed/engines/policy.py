@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from heed.data.render import Renderer
 from heed.engines.local import LocalEngine
-from heed.learners.device import choose_device, choose_precision
+from heed.models.device import Precision, choose_device, choose_precision
 from heed.models.load import load_causal, load_tokenizer
 from heed.records import PolicyRef
 from heed.settings import ModelSettings
@@ -25,7 +25,11 @@ class OpenPolicy:
 
 
 def open_policy(
-    settings: ModelSettings, *, device: str = "auto", precision: str = "auto", max_rows: int = 128
+    settings: ModelSettings,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    max_rows: int = 128,
 ) -> OpenPolicy:
     """Load a policy and put an engine around it.
 
@@ -35,7 +39,7 @@ def open_policy(
     where = choose_device(device)
     model = load_causal(settings)
     num_parameters = sum(p.numel() for p in model.parameters())
-    model = model.to(where, choose_precision(precision, where, num_parameters))
+    model.to(device=where, dtype=choose_precision(precision, where, num_parameters))
     tokenizer = load_tokenizer(settings)
     renderer = Renderer(tokenizer)
     reference = PolicyRef(run=settings.path, step=0)

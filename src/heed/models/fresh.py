@@ -80,23 +80,27 @@ def make_model(
         f"{name}_token_id": getattr(tokenizer, f"{name}_token_id", None)
         for name in ("bos", "eos", "pad")
     }
+    tied = {"tie_word_embeddings": tie_embeddings}
+    config = _config(architecture, sizes, {**other_names, **ids, **tied})
+    return _initialised(architecture, config, seed)
+
+
+def _config(architecture: str, sizes: dict[str, Any], rest: dict[str, Any]) -> PreTrainedConfig:
     try:
         config = AutoConfig.for_model(
-            architecture,
-            **sizes,
-            **other_names,
-            **ids,
-            **_window(architecture),
-            tie_word_embeddings=tie_embeddings,
-            use_cache=True,
+            architecture, **sizes, **rest, **_window(architecture), use_cache=True
         )
     except Exception as error:  # configurations refuse sizes with errors of many kinds
         raise ConfigError(
             f"transformers knows no architecture {architecture!r} with these sizes ({error}); "
             "try llama, qwen3, gpt2 or mistral"
         ) from error
-    without_dropout(config)
     _check_sizes(architecture, config, sizes)
+    without_dropout(config)
+    return config
+
+
+def _initialised(architecture: str, config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "initial weights"))
         try:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from huggingface_hub import errors as hub
@@ -43,7 +43,12 @@ __all__ = [
 EXTRA_FILE = "heed.json"
 """What heed knows of a model beyond the Hugging Face layout, such as a reward's gain and bias."""
 
-Loaded = TypeVar("Loaded")
+_REMEDY = {
+    "model": "check that it is a causal language model that the installed transformers knows "
+    "(trust_remote_code runs code that comes with a model)",
+    "tokenizer": "check that the folder holds a tokenizer, or name one that fits the model "
+    "(model.tokenizer)",
+}
 
 
 def resolve_path(path: str | Path) -> str:
@@ -263,9 +268,8 @@ def _explained(path: str, kind: str) -> Iterator[None]:
             ) from error
         if isinstance(error, ValueError | ImportError) and not _damaged(causes):
             raise ConfigError(
-                f"transformers cannot load the {kind} {path!r}: {_first_line(error)}; check that "
-                "it is a causal language model that the installed transformers knows "
-                "(trust_remote_code runs code that comes with a model)"
+                f"transformers cannot load the {kind} {path!r}: {_first_line(error)}; "
+                f"{_REMEDY[kind]}"
             ) from error
         raise StoreError(
             f"the {kind} in {path!r} cannot be read: {_first_line(error)}; "

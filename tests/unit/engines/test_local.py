@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
 from tests.small import POLICY, raw_prompts, renderer, small
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -35,7 +39,7 @@ def tokens(groups: list) -> list[list[tuple[int, ...]]]:
 EXPECTED = tokens(engine().generate(PROMPTS, SAMPLING))
 
 
-@pytest.mark.parametrize("max_rows", [1, 2, 5, 18])
+@pytest.mark.parametrize("max_rows", [2, 5, 18])
 def test_the_number_of_rows_changes_no_token(max_rows: int) -> None:
     assert tokens(engine(max_rows).generate(PROMPTS, SAMPLING)) == EXPECTED
 
@@ -47,6 +51,36 @@ def test_batch_mates_and_order_change_no_token() -> None:
     ]
     for i, prompt in enumerate(PROMPTS):
         assert tokens(engine().generate([prompt], SAMPLING)) == [EXPECTED[i]]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.integers(1, 20), st.integers(1, 3))
+@settings(max_examples=8, deadline=None)
+def test_any_choice_of_prompts_rows_and_samples_changes_no_token(
+    chosen: list[int], max_rows: int, num: int
+) -> None:
+    sampling = SAMPLING.model_copy(update={"n": num})
+    found = engine(max_rows).generate([PROMPTS[i] for i in chosen], sampling)
+    assert tokens(found) == [EXPECTED[i][:num] for i in chosen]
+
+
+@pytest.mark.parametrize(("temperature", "top_k"), [(1.0, 0), (0.6, 8)])
+def test_first_tokens_follow_the_softmax(temperature: float, top_k: int) -> None:
+    num, model = 3000, small(sharpen=3.0)
+    sampling = Sampling(temperature=temperature, top_k=top_k, max_tokens=1, n=num)
+    (group,) = engine(num, model).generate(PROMPTS[:1], sampling)
+    ids = torch.tensor([renderer().prompt_tokens(PROMPTS[0])])
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[0, -1].double() / temperature
+    if top_k:
+        logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
+    expected = num * logits.softmax(-1).numpy()
+    counts = np.bincount([c.tokens[0] for c in group], minlength=len(expected))
+    assert not counts[expected == 0].any()
+    # Cells of fewer than five expected counts are joined.
+    often = expected >= 5
+    seen = np.append(counts[often], counts[~often].sum())
+    wanted = np.append(expected[often], expected[~often].sum())
+    assert stats.chisquare(seen[wanted > 0], wanted[wanted > 0]).pvalue > 0.001
 
 
 def test_fewer_samples_are_the_first_of_more() -> None:

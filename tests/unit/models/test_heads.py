@@ -235,10 +235,10 @@ def test_a_value_starts_as_the_score_of_what_stands_before_the_token() -> None:
     reward.set_scale(2.5, -1.25)
     value = ValueHead.from_reward(reward)
     batch = collate(rows())
-    found = value.outputs(batch)["values"]
+    found = value.outputs(batch)["values"].detach()
     for i, t in batch.learn.nonzero().tolist():
         prefix = collate([Row("prefix", rows()[i].tokens[:t], [False] * t)])
-        expected = float(reward.outputs(prefix)["scores"])
+        expected = float(reward.outputs(prefix)["scores"].detach())
         assert float(found[i, t]) == pytest.approx(expected, abs=1e-5)
     assert not found[~batch.learn].any()
     with torch.no_grad():

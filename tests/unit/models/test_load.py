@@ -58,6 +58,12 @@ def test_half_precision_weights(folder: Path) -> None:
     assert load_causal(folder, dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
+def test_a_model_without_a_tokenizer_asks_for_one(tmp_path: Path) -> None:
+    save_model(tmp_path, small(), None)
+    with pytest.raises(ConfigError, match=r"holds a tokenizer, or name one.*model\.tokenizer"):
+        load_tokenizer(tmp_path)
+
+
 def test_a_missing_folder_names_its_neighbour(folder: Path) -> None:
     with pytest.raises(StoreError, match="beside it there is net"):
         load_causal(folder.parent / "nett")
