@@ -1,6 +1,6 @@
 """Every exception that heed raises on purpose.
 
-    HeedError                       base: one message says what was found, what was expected, what to do
+    HeedError                       base: says what was found, what was expected, what to do
     |-- ConfigError  (ValueError)   a setting is unknown, impossible, or contradicts another
     |-- DataError    (ValueError)   a file, row or batch is not what the stage needs
     |-- StoreError                  a run folder, checkpoint or database is missing, damaged or full
@@ -32,7 +32,7 @@ class StoreError(HeedError):
     """A run folder, checkpoint or database is missing, damaged or full."""
 
 
-class MissingExtra(HeedError, ImportError):
+class MissingExtra(HeedError, ImportError):  # noqa: N818  the name says what to install
     """An optional package is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:

@@ -1,8 +1,8 @@
 """Records: what crosses the boundary between two stages.
 
-Frozen, validated when made, JSON both ways (`record.model_dump_json()`, `Type.model_validate_json`),
-free of tensors. A completion's tokens include its terminal token. A value that is not known is
-`None` with a reason beside it; it is never 0, 0.5, NaN or an empty string.
+Frozen, validated when made, free of tensors, and JSON both ways (`record.model_dump_json()`,
+`Type.model_validate_json(text)`). A completion's tokens include its terminal token. A value that
+is not known is `None` with a reason beside it; it is never 0, 0.5, NaN or an empty string.
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ class Sampling(Record):
     """Longest completion in tokens, the terminal token included."""
     stop: tuple[str, ...] = ()
     """Texts that end a completion (kept in it), beside the end token."""
+    ignore_end: bool = False
+    """Go on to `max_tokens` whatever ends a completion (fixed length, as Ziegler et al. sample)."""
     seed: int = 0
     """Each sample's randomness depends on this, the prompt's id and the sample's index only."""
     n: int = Field(default=1, ge=1)

@@ -35,7 +35,7 @@ from heed.data.render import Renderer
 from heed.engines.base import Engine
 from heed.feedback.base import Scorer
 from heed.ids import stream_seed
-from heed.learners.base import Learner, LossTerms, Outputs, TokenLoss
+from heed.learners.base import Evaluator, Learner, LossTerms, Outputs, TokenLoss
 from heed.learners.resume import Checkpoints
 from heed.losses.policy import clipped_surrogate, clipped_value
 from heed.records import PolicyRef, Prompt
@@ -49,7 +49,7 @@ class Parts:
     engine: Engine
     policy: Learner
     value: Learner | None
-    reference: Learner
+    reference: Evaluator
     scorer: Scorer
     renderer: Renderer
     prompts: Sequence[Prompt]

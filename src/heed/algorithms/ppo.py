@@ -25,7 +25,7 @@ from heed.feedback.base import Scorer
 from heed.feedback.resolve import load_scorer, load_scorers
 from heed.feedback.reward_model import RewardModelScorer
 from heed.ids import stream_seed
-from heed.learners.base import Learner
+from heed.learners.base import Evaluator
 from heed.learners.local import LocalLearner
 from heed.learners.reference import AdapterReference
 from heed.models.adapters import add_lora, merge_and_save
@@ -57,6 +57,7 @@ def run(config: PPOConfig, sinks: Sequence[Sink] = ()) -> Run:
             causal = add_lora(causal, config.model.lora, seed=config.run.seed)
         parts = make_parts(config, run, causal, renderer)
         online.optimise(config, run, parts)
+        parts.policy.widen()
         merge_and_save(run.path("model"), causal, tokenizer)
         run.finish({"model": run.path("model")}, facts={"title": config.title})
     return run
@@ -135,7 +136,7 @@ def _sources(config: PPOConfig) -> list[DataSettings]:
     return [s for s in (config.data, config.eval_prompts, config.ptx_data) if s is not None]
 
 
-def _reference(config: PPOConfig, causal: nn.Module, policy: LocalLearner) -> Learner:
+def _reference(config: PPOConfig, causal: nn.Module, policy: LocalLearner) -> Evaluator:
     """The frozen policy of the KL penalty: a copy, or the same weights without adapters."""
     if config.reference is None and config.model.lora:
         return AdapterReference(policy, causal)
@@ -176,7 +177,7 @@ def same_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) ->
     return one.get_vocab() == other.get_vocab()
 
 
-def exact_kl(policy: LocalLearner, reference: Learner) -> Callable[[TokenBatch], Tensor]:
+def exact_kl(policy: LocalLearner, reference: Evaluator) -> Callable[[TokenBatch], Tensor]:
     """Sequence KL(policy || reference) [B], summed over the whole vocabulary at each token."""
 
     def measure(batch: TokenBatch) -> Tensor:

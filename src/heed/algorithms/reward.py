@@ -145,6 +145,7 @@ def run(config: RewardConfig, sinks: Sequence[Sink] = ()) -> Run:
         )
         run.add_findings(findings)
         gain, bias = normalise(head, learner, normal, config.normalise)
+        learner.widen()
         if adapted is not None:
             head.backbone = adapted.merge_and_unload()  # type: ignore[operator]
         head.save(run.path("model"), tokenizer)

@@ -101,6 +101,7 @@ def run(config: SFTConfig, sinks: Sequence[Sink] = ()) -> Run:
             PolicyHead(causal), config.optim, total, config.learner, bad_batch=run.path("bad")
         )
         _train(config, run, learner, train, held_out, order, total)
+        learner.widen()
         merge_and_save(run.path("model"), causal, tokenizer)
         run.finish({"model": run.path("model")})
     return run

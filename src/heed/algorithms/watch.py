@@ -14,7 +14,7 @@ from heed.algorithms.rollouts import AS_SAMPLED, Ending, experience, score_group
 from heed.data.render import Renderer
 from heed.engines.base import Engine
 from heed.feedback.base import Scorer
-from heed.learners.base import Learner
+from heed.learners.base import Evaluator
 from heed.records import Prompt, RolloutGroup, Sampling
 from heed.runs.run import Run
 
@@ -34,7 +34,7 @@ class Watch:
 
     run: Run
     engine: Engine
-    reference: Learner
+    reference: Evaluator
     renderer: Renderer
     prompts: Sequence[Prompt]
     sampling: Sampling

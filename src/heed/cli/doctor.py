@@ -92,7 +92,7 @@ def defaults() -> Iterator[tuple[str, str]]:
     """What the settings that say `auto` become here."""
     import torch
 
-    from heed.learners.device import choose_device, choose_precision, has_bf16
+    from heed.models.device import choose_device, choose_precision, has_bf16
 
     device = choose_device("auto")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -39,7 +40,7 @@ def open_policy(
     where = choose_device(device)
     model = load_causal(settings)
     num_parameters = sum(p.numel() for p in model.parameters())
-    model.to(device=where, dtype=choose_precision(precision, where, num_parameters))
+    cast(Any, model).to(device=where, dtype=choose_precision(precision, where, num_parameters))
     tokenizer = load_tokenizer(settings)
     renderer = Renderer(tokenizer)
     reference = PolicyRef(run=settings.path, step=0)

@@ -62,6 +62,15 @@ class Learner(Protocol):
         """Evaluate without gradients; outputs are fp32 and in the batch's order and layout."""
         ...
 
+    def log_distribution(self, batch: TokenBatch) -> Tensor:
+        """Evaluate the whole distribution behind each learned token: [N, V] nats."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """Rate of the next step."""
+        ...
+
     def backward(
         self, batch: TokenBatch | PairBatch, loss: TokenLoss | PairLoss, denominator: float
     ) -> dict[str, Tensor]:
@@ -87,6 +96,22 @@ class Learner(Protocol):
         """Read what `save` wrote."""
         ...
 
+    def widen(self) -> None:
+        """Give the weights their full precision back, to save the model when all is done."""
+        ...
+
     def weights(self) -> Mapping[str, Any]:
         """The current weights by name, for an engine; views where possible."""
+        ...
+
+
+class Evaluator(Protocol):
+    """The part of a learner that a frozen model has: a reference."""
+
+    def forward(self, batch: TokenBatch, *, entropy: bool = False) -> Outputs:
+        """As `Learner.forward`."""
+        ...
+
+    def log_distribution(self, batch: TokenBatch) -> Tensor:
+        """As `Learner.log_distribution`."""
         ...

@@ -14,7 +14,7 @@ from heed.data.batch import PairBatch, TokenBatch
 from heed.errors import LearnerError
 from heed.learners import state
 from heed.learners.base import LossTerms, Outputs, PairLoss, TokenLoss
-from heed.learners.device import choose_device, choose_precision, keep_memory
+from heed.models.device import choose_device, choose_precision, keep_memory
 from heed.learners.micro import (
     Gathered,
     pairs_to,

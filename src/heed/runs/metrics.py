@@ -61,7 +61,9 @@ METRICS: dict[str, Metric] = {
     "objective/kl_k3": Metric("nats", "KL from the reference a completion, by k3 (never < 0)."),
     "objective/kl_exact": Metric("nats", "KL a completion, summed exactly over the vocabulary."),
     "objective/kl_per_token": Metric("nats/token", "KL from the reference a token (k1)."),
-    "objective/entropy": Metric("nats/token", "Mean entropy of the policy at sampled tokens."),
+    "objective/entropy": Metric(
+        "nats/completion", "Estimated entropy: minus the log-probability of a sampled completion."
+    ),
     "objective/scores": Metric("score", "Mean score of the completions by the proxy.", "up"),
     "objective/scores_std": Metric("score", "Standard deviation of the scores."),
     "objective/rlhf_reward": Metric("score", "Mean score minus the KL penalty.", "up"),
