@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from heed.errors import ConfigError
-from heed.learners import device
+from heed.models import device
 from heed.models.device import choose_device, choose_precision, has_bf16, keep_memory
 
 CPU = torch.device("cpu")
