@@ -17,9 +17,10 @@ A pipeline is a TOML file:
     [quick.pretrain]                            # laid over a stage's config by --quick
     num_train_epochs = 0.1
 
-`{stages.NAME}` is the run folder of an earlier stage, `{NAME}` an argument; `{{` is a brace. A text
-that is one reference only takes the argument's own type. Each stage is a run in `RUN/stages/NAME`;
-`RUN/stages/NAME.key` holds the hash of all that its result depends on.
+`{stages.NAME}` is the run folder of an earlier stage, `{NAME}` an argument, `{here}` the folder of
+the pipeline file; `{{` is a brace. A text that is one reference only takes the argument's own type.
+Each stage is a run in `RUN/stages/NAME`; `RUN/stages/NAME.key` holds the hash of all that its
+result depends on.
 """
 
 from __future__ import annotations

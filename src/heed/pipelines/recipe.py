@@ -39,6 +39,8 @@ class Pipeline(Settings):
 
     name: str
     help: str = ""
+    here: str = ""
+    """Folder of the pipeline file, which `{here}` stands for."""
     arguments: dict[str, Argument] = Field(default_factory=dict)
     stages: tuple[Stage, ...] = Field(min_length=1)
     quick: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -122,6 +124,7 @@ def parse_pipeline(table: Mapping[str, Any], source: str) -> Pipeline:
         return Pipeline.model_validate(
             {
                 "name": Path(source).stem,
+                "here": str(Path(source).absolute().parent),
                 **table.get("pipeline", {}),
                 "arguments": arguments,
                 "stages": table["stage"],
@@ -165,6 +168,7 @@ def configured(pipeline: Pipeline, stage: Stage, folders: Mapping[str, Path]) ->
             break
         earlier.append(other.name)
     known = {f"stages.{name}": str(folders[name]) for name in earlier}
+    known["here"] = pipeline.here
     values = {**known, **{name: arg.value for name, arg in pipeline.arguments.items()}}
 
     def look_up(name: str) -> Any:

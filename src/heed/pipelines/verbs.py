@@ -66,6 +66,12 @@ VERBS: Mapping[str, Verb] = _table(
         "Write the texts, demonstrations and prompts of a world whose truth is known",
     ),
     Verb(
+        "prepare",
+        "heed.pipelines.prepare:PrepareConfig",
+        "heed.pipelines.prepare:run",
+        "Run a Python function of your own that writes data, and keep the result",
+    ),
+    Verb(
         "init",
         "heed.pipelines.init:InitConfig",
         "heed.pipelines.init:run",
