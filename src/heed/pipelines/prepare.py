@@ -5,9 +5,10 @@
         return [report, finding]
 
 Inputs are paths, options are values, and all are given by name. `seed` is given to a function that
-has such a parameter. What it returns, if anything, are counts of rows (`heed.data.DataReport`) and
-measurements (`heed.records.Finding`), which the run keeps. A file of the user's that reads another
-one is hashed by itself only: give what else the result depends on as an input.
+has such a parameter. What it returns, if anything, are counts of rows (`DataReport` of
+`heed.data.report`) and measurements (`Finding` of `heed.records`), which the run keeps. A file of
+the user's that reads another one is hashed by itself only: give what else the result depends on as
+an input.
 """
 
 from __future__ import annotations
