@@ -122,12 +122,13 @@ def _update(
         few = batch.select(range(min(config.exact_kl_rows, len(batch))))
         exact = float(parts.exact_kl(few).mean())
     credited_at = time.monotonic()
+    rate = parts.policy.learning_rate
     terms, norms = _learn(config, parts, batch, update)
     metrics = rollout_metrics(seen, scores, rewards, batch, coef)
     metrics |= training_metrics(terms, norms)
     metrics["kl_error"] = controller.update(metrics["objective/kl"], len(seen.completions))
     metrics |= {
-        "learning_rate": parts.policy.learning_rate,
+        "learning_rate": rate,
         "episode": update * config.batch_size,
         "num_failed": seen.num_failed,
         "objective/kl_exact": exact,

@@ -124,6 +124,7 @@ def open_reward_model(
         StoreError: nothing is there, or it is damaged.
     """
     from heed.data.render import Renderer
+    from heed.models.device import choose_device
     from heed.models.heads import RewardHead
     from heed.models.load import load_tokenizer
 
@@ -134,7 +135,7 @@ def open_reward_model(
             f"{path} holds {', '.join(named) or 'a model'} without a reward head, so it cannot "
             "score; train a reward model from it with heed reward, and name that run"
         )
-    head = head.to(_device(device)).eval().requires_grad_(False)
+    head = head.to(choose_device(device)).eval().requires_grad_(False)
     return RewardModelScorer(
         head,
         Renderer(load_tokenizer(path)),
@@ -142,15 +143,3 @@ def open_reward_model(
         max_length=max_length,
         name=name or Path(path).name or "reward model",
     )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        found = torch.accelerator.current_accelerator(check_available=True)
-        return found if found is not None else torch.device("cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(
-            f"the device {name!r} cannot be used here: {error}; use auto, or one that is there"
-        ) from error

@@ -14,7 +14,6 @@ from heed.data.batch import PairBatch, TokenBatch
 from heed.errors import LearnerError
 from heed.learners import state
 from heed.learners.base import LossTerms, Outputs, PairLoss, TokenLoss
-from heed.models.device import choose_device, choose_precision, keep_memory
 from heed.learners.micro import (
     Gathered,
     pairs_to,
@@ -32,6 +31,7 @@ from heed.learners.optim import (
     non_finite,
     set_rate,
 )
+from heed.models.device import choose_device, choose_precision, keep_memory
 from heed.settings import LearnerSettings, OptimSettings
 
 
