@@ -17,7 +17,7 @@ class ScriptedEngine:
     """Answer prompts from a script.
 
     Completions have no log-probabilities, because nothing was sampled. `max_tokens` and `stop` are
-    kept; the other fields of the sampling have no meaning here.
+    kept; the other fields of the sampling have no meaning here (a reply ends where it ends).
 
     Args:
         replies: called with a prompt and the sample's index; or a mapping from a prompt's id or

@@ -141,6 +141,18 @@ def test_stop_texts_end_a_completion_and_stay_in_it() -> None:
     assert seen
 
 
+def test_a_fixed_length_on_request() -> None:
+    sampling = SAMPLING.model_copy(update={"stop": ("e", "a")})
+    ended = engine().generate(PROMPTS, sampling)
+    assert any(c.finish == "stop" for group in ended for c in group)
+    fixed = engine(5).generate(PROMPTS, sampling.model_copy(update={"ignore_end": True}))
+    for before, after in zip(EXPECTED, fixed, strict=True):
+        for drawn, completion in zip(before, after, strict=True):
+            assert completion.num_tokens == SAMPLING.max_tokens
+            assert completion.finish == "length"
+            assert completion.tokens[: len(drawn)] == drawn
+
+
 def test_one_token_and_no_prompt() -> None:
     assert engine().generate([], SAMPLING) == []
     short = SAMPLING.model_copy(update={"max_tokens": 1})
