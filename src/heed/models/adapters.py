@@ -43,7 +43,7 @@ def add_lora(
         "lora_alpha": settings.alpha,
         "lora_dropout": settings.dropout,
         "target_modules": list(settings.target_modules) if settings.target_modules else None,
-        "task_type": "CAUSAL_LM",
+        "task_type": task,
     }
     config = peft.LoraConfig(**options)
     try:
