@@ -1,0 +1,85 @@
+"""Every stage with a loop, stopped twice and resumed, ends with the bits of one run through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.resume.same import StoppedError, fingerprint, resumed_from, stop_at
+from tests.tiny import Tiny, run_stage
+
+from heed.learners.local import LocalLearner
+from heed.learners.resume import Checkpoints
+
+LORA = {"r": 2, "alpha": 4.0}
+NOW = {"checkpoint_seconds": 0.0}
+
+Make = Callable[..., Any]
+
+
+def _with_lora(path: Path) -> dict[str, Any]:
+    return {"path": str(path), "lora": LORA}
+
+
+CASES: dict[str, Callable[[Tiny], tuple[Make, dict[str, Any]]]] = {
+    "sft": lambda tiny: (tiny.sft_config, {}),
+    "sft with adapters": lambda tiny: (
+        tiny.sft_config,
+        {"model": _with_lora(tiny.fresh), "num_train_epochs": 1.5},
+    ),
+    "reward": lambda tiny: (tiny.reward_config, {"normalise_before": True}),
+    "reward with adapters": lambda tiny: (
+        tiny.reward_config,
+        {"model": _with_lora(tiny.policy), "label_smoothing": 0.1},
+    ),
+    "ppo with a value model": lambda tiny: (tiny.ppo_config, {"whiten_rewards": True}),
+    "ppo with a shared value head": lambda tiny: (tiny.ppo_config, {"value_init": "shared"}),
+    "ppo with adaptive KL and ptx": lambda tiny: (
+        tiny.ppo_config,
+        {
+            "kl_target": 0.5,
+            "kl_horizon": 200.0,
+            "ptx_data": {"path": str(tiny.world / "texts.jsonl"), "limit": 20},
+            "ptx_batch_size": 3,
+            "whiten_advantages": "minibatch",
+            "num_generations": 2,
+        },
+    ),
+    "ppo with adapters": lambda tiny: (tiny.ppo_config, {"model": _with_lora(tiny.policy)}),
+    "ppo with truncated sampling": lambda tiny: (
+        tiny.ppo_config,
+        {"sampling": {"max_tokens": 6, "top_p": 0.8, "top_k": 50, "temperature": 0.7}},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_end_is_the_same(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    make, changes = CASES[case](tiny)
+    # Two folders of one name: the run's name stands in the ids of its completions.
+    whole, cut = tmp_path / "whole" / "run", tmp_path / "cut" / "run"
+    run_stage(make(whole, **changes))
+    with resumed_from(monkeypatch) as steps:
+        with monkeypatch.context() as patch, pytest.raises(StoppedError):
+            # A PPO update of these has 4 steps, and 4 more where there is a value model.
+            stop_at(patch, LocalLearner, "step", 14 if case.startswith("ppo") else 6)
+            run_stage(make(cut, run=NOW, **changes))
+        with monkeypatch.context() as patch, pytest.raises(StoppedError):
+            stop_at(patch, Checkpoints, "maybe_write", 2)
+            run_stage(make(cut, run=NOW | {"resume": True}, **changes))
+        run_stage(make(cut, run=NOW | {"resume": True}, **changes))
+    assert steps[0] == 0 < steps[1] < steps[2]
+    assert fingerprint(cut) == fingerprint(whole)
+
+
+def test_another_seed_ends_elsewhere(tiny: Tiny, tmp_path: Path) -> None:
+    """The comparison above can fail."""
+    for make in (tiny.sft_config, tiny.reward_config, tiny.ppo_config):
+        one, other = tmp_path / make.__name__ / "1", tmp_path / make.__name__ / "2"
+        run_stage(make(one))
+        run_stage(make(other, run={"seed": 2}))
+        assert fingerprint(one)["model"] != fingerprint(other)["model"]
