@@ -26,7 +26,12 @@ from torch import Tensor
 from heed import credit, kl, masked
 from heed.algorithms import rollouts
 from heed.algorithms.ppo_config import PPOConfig
-from heed.algorithms.ppo_metrics import rollout_metrics, training_metrics
+from heed.algorithms.ppo_metrics import (
+    SequenceKl,
+    behaviour_gap,
+    rollout_metrics,
+    training_metrics,
+)
 from heed.algorithms.rollouts import Experience
 from heed.algorithms.watch import Watch
 from heed.data.batch import Row, TokenBatch, collate
@@ -124,20 +129,29 @@ def _update(
     credited_at = time.monotonic()
     rate = parts.policy.learning_rate
     terms, norms = _learn(config, parts, batch, update)
-    metrics = rollout_metrics(seen, scores, rewards, batch, coef)
+    divergence = SequenceKl.of(batch)
+    metrics = rollout_metrics(seen, scores, rewards, batch, divergence, coef)
     metrics |= training_metrics(terms, norms)
-    metrics["kl_error"] = controller.update(metrics["objective/kl"], len(seen.completions))
+    metrics["kl_error"] = controller.update(divergence.k1, len(seen.completions))
     metrics |= {
         "learning_rate": rate,
         "episode": update * config.batch_size,
         "num_failed": seen.num_failed,
         "objective/kl_exact": exact,
         "time/rollout_seconds": sampled - began,
-        "time/score_seconds": credited_at - sampled,
+        "time/credit_seconds": credited_at - sampled,
         "time/train_seconds": time.monotonic() - credited_at,
         "samples_per_second": len(seen.completions) / (time.monotonic() - began),
     }
-    _alarm(run, update, metrics)
+    cause = kl.diagnose(
+        divergence.k1,
+        divergence.k3,
+        divergence.standard_error,
+        behaviour_gap=behaviour_gap(*terms[0]),
+        truncated_sampling=sampling.truncates,
+    )
+    if cause:
+        run.warn(update, "objective/kl", cause)
     return metrics, coef
 
 
@@ -307,12 +321,3 @@ def ptx_batch(config: PPOConfig, parts: Parts, step: int) -> TokenBatch:
     order = Order(len(parts.ptx_rows), config.ptx_batch_size, config.run.seed, "ptx")
     rows = [parts.ptx_rows[i] for i in order.batch(step)]
     return collate(rows, pad_id=parts.renderer.pad_id)
-
-
-def _alarm(run: Run, update: int, metrics: dict[str, float | int | None]) -> None:
-    """Warn where a figure says that something is wrong, and name the likely cause."""
-    cause = kl.diagnose(
-        metrics["objective/kl"], metrics["objective/kl_k3"], metrics["objective/kl_standard_error"]
-    )
-    if cause:
-        run.warn(update, "objective/kl", cause)

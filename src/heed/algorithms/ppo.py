@@ -52,9 +52,10 @@ def run(config: PPOConfig, sinks: Sequence[Sink] = ()) -> Run:
     with Run.start(config.run, "ppo", config.model_dump(mode="json"), inputs, sinks) as run:
         tokenizer = load_tokenizer(config.model)
         renderer = Renderer(tokenizer)
-        causal: nn.Module = load_causal(config.model)
+        loaded = load_causal(config.model)
+        causal: nn.Module = loaded
         if config.model.lora:
-            causal = add_lora(causal, config.model.lora, seed=config.run.seed)
+            causal = add_lora(loaded, config.model.lora, seed=config.run.seed)
         parts = make_parts(config, run, causal, renderer)
         online.optimise(config, run, parts)
         parts.policy.widen()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,8 +17,32 @@ from heed.losses.policy import approx_kl, explained_variance
 Metrics = dict[str, float | int | None]
 
 
+@dataclass(frozen=True)
+class SequenceKl:
+    """Estimates of KL(policy || reference) in nats per completion, means over the batch."""
+
+    k1: float
+    k3: float
+    standard_error: float
+    """Of k1."""
+
+    @classmethod
+    def of(cls, batch: TokenBatch) -> SequenceKl:
+        """Estimate from the streams of behaviour and reference log-probabilities."""
+        ours, theirs = batch.stream("behaviour_logprobs"), batch.stream("reference_logprobs")
+        k1 = (kl.k1(ours, theirs) * batch.learn).sum(1)
+        k3 = (kl.k3(ours, theirs) * batch.learn).sum(1)
+        error = float(k1.std() / math.sqrt(len(k1))) if len(k1) > 1 else 0.0
+        return cls(float(k1.mean()), float(k3.mean()), error)
+
+
 def rollout_metrics(
-    seen: Experience, scores: Tensor, rewards: Tensor, batch: TokenBatch, kl_coef: float
+    seen: Experience,
+    scores: Tensor,
+    rewards: Tensor,
+    batch: TokenBatch,
+    divergence: SequenceKl,
+    kl_coef: float,
 ) -> Metrics:
     """Figures of the completions before anything is learned from them.
 
@@ -25,22 +50,19 @@ def rollout_metrics(
         scores: [B] after the rule for completions that do not end.
         rewards: [B, T] before whitening.
     """
-    behaviour, reference = batch.stream("behaviour_logprobs"), batch.stream("reference_logprobs")
-    per_token = kl.k1(behaviour, reference) * batch.learn
-    sequence = per_token.sum(1)
-    k3 = (kl.k3(behaviour, reference) * batch.learn).sum(1)
+    behaviour = batch.stream("behaviour_logprobs")
     lengths = torch.tensor([float(c.num_tokens) for c in seen.completions])
     ended = seen.ended.float()
     num = len(seen.completions)
     metrics: Metrics = {
-        "objective/kl": float(sequence.mean()),
-        "objective/kl_standard_error": float(sequence.std() / math.sqrt(num)) if num > 1 else 0.0,
-        "objective/kl_k3": float(k3.mean()),
-        "objective/kl_per_token": float(per_token.sum() / batch.num_learned),
+        "objective/kl": divergence.k1,
+        "objective/kl_standard_error": divergence.standard_error,
+        "objective/kl_k3": divergence.k3,
+        "objective/kl_per_token": divergence.k1 * num / batch.num_learned,
         "objective/scores": float(scores.mean()),
         "objective/scores_std": float(scores.std()) if num > 1 else 0.0,
         "objective/rlhf_reward": float(rewards.sum(1).mean()),
-        "objective/non_score_reward": float(-kl_coef * sequence.mean()),
+        "objective/non_score_reward": -kl_coef * divergence.k1,
         "objective/entropy": float(-(behaviour * batch.learn).sum(1).mean()),
         "val/num_eos_tokens": int(ended.sum()),
         "completions/clipped_ratio": float(1 - ended.mean()),
@@ -97,3 +119,12 @@ def training_metrics(
         terms = [float(t["ptx_loss"].sum()) for _, t in minibatches]
         metrics["loss/ptx_avg"] = sum(terms) / len(terms)
     return metrics
+
+
+def behaviour_gap(batch: TokenBatch, terms: dict[str, Tensor]) -> float:
+    """Mean |behaviour log-probability - recomputed one| in nats per token, before any step.
+
+    Near 0 where the sampler and the learner see the same distribution; bf16 leaves about 0.01.
+    """
+    gap = (terms["new_logprobs"] - batch.stream("behaviour_logprobs")).abs()
+    return float(masked.mean(gap, batch.learn))

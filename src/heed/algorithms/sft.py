@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 
 from pydantic import Field
+from torch import nn
 
 from heed.data.batch import Row, TokenBatch, collate
 from heed.data.datasets import PlainText, load_supervised, split_by_prompt
@@ -91,9 +92,10 @@ def run(config: SFTConfig, sinks: Sequence[Sink] = ()) -> Run:
     inputs = {"model": config.model.path, "data": config.data.path}
     with Run.start(config.run, "sft", config.model_dump(mode="json"), inputs, sinks) as run:
         tokenizer = load_tokenizer(config.model)
-        causal = load_causal(config.model)
+        loaded = load_causal(config.model)
+        causal: nn.Module = loaded
         if config.model.lora:
-            causal = add_lora(causal, config.model.lora)
+            causal = add_lora(loaded, config.model.lora, seed=config.run.seed)
         train, held_out = load_rows(config, Renderer(tokenizer), run)
         order = Order(len(train), config.batch_size, config.run.seed, "sft")
         total = order.steps(config.num_train_epochs)
@@ -109,19 +111,22 @@ def run(config: SFTConfig, sinks: Sequence[Sink] = ()) -> Run:
 
 def load_rows(config: SFTConfig, renderer: Renderer, run: Run) -> tuple[list[Row], list[Row]]:
     """Rows to train on and rows to measure on; no prompt is in both. Reported and checked."""
-    records, report = load_supervised(config.data)
+    found, report = load_supervised(config.data)
+    records: list[Demonstration | PlainText] = list(found)
+    others: list[Demonstration | PlainText]
     if config.eval_data is None:
         records, others = split_by_prompt(records, config.eval_frac, config.run.seed)
         reports = [(config.data, report)]
         other_report = report
     else:
-        others, other_report = load_supervised(config.eval_data)
+        found, other_report = load_supervised(config.eval_data)
+        others = list(found)
         reports = [(config.data, report), (config.eval_data, other_report)]
     train = _rows(records, renderer, report, config.data)
     held_out = _rows(others, renderer, other_report, config.eval_data or config.data)
-    run.write_data_report([found.to_json() for _, found in reports])
-    for data, found in reports:
-        found.check(data.max_loss_frac)
+    run.write_data_report([each.to_json() for _, each in reports])
+    for data, each in reports:
+        each.check(data.max_loss_frac)
     return train, held_out
 
 
@@ -165,7 +170,8 @@ def _train(
             "tokens_per_second": int(batch.attend.sum()) / (time.monotonic() - began),
         }
         if held_out and (step % config.eval_every == 0 or step == total):
-            metrics["eval/loss"] = held_out_loss(learner, held_out)
-            metrics["perplexity"] = math.exp(min(metrics["eval/loss"], 50.0))
+            eval_loss = held_out_loss(learner, held_out)
+            metrics["eval/loss"] = eval_loss
+            metrics["perplexity"] = math.exp(min(eval_loss, 50.0))
         run.log(step, metrics, total=total)
         checkpoints.maybe_write(step, {"num_tokens": num_tokens}, last=step == total)

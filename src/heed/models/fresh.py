@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
@@ -42,7 +43,7 @@ def make_model(
     max_positions: int = 1024,
     seed: int = 0,
     tie_embeddings: bool = True,
-    tokenizer: PreTrainedTokenizerFast | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> PreTrainedModel:
     """Make a causal language model with random weights, normal with deviation 0.02.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
+from transformers import PreTrainedTokenizerBase
 
 from heed.data.datasets import load_texts
 from heed.ids import stream_seed
@@ -48,6 +49,7 @@ def run(config: InitConfig, sinks: Sequence[Sink] = ()) -> Run:
     inputs = {} if config.data is None else {"data": config.data.path}
     with Run.start(config.run, "init", config.model_dump(mode="json"), inputs, sinks) as run:
         run.stage("new model", 1)
+        tokenizer: PreTrainedTokenizerBase
         if config.tokenizer:
             tokenizer = load_tokenizer(config.tokenizer)
         else:

@@ -97,10 +97,9 @@ METRICS: dict[str, Metric] = {
     "quality/true": Metric("quality", "Mean true quality of the completions.", "up"),
     "quality/proxy": Metric("score", "Mean score of the same completions by the proxy.", "up"),
     # Where the time goes
-    "time/rollout_seconds": Metric("s", "Seconds of the update spent on sampling.", "down"),
-    "time/score_seconds": Metric("s", "Seconds of the update spent on scoring.", "down"),
+    "time/rollout_seconds": Metric("s", "Seconds of the update spent on sampling and scoring.", "down"),
+    "time/credit_seconds": Metric("s", "Seconds of the update spent on reference, values and credit.", "down"),
     "time/train_seconds": Metric("s", "Seconds of the update spent on training steps.", "down"),
-    "time/eval_seconds": Metric("s", "Seconds of the update spent on evaluation.", "down"),
 }  # fmt: skip
 """Name or pattern -> what it is."""
 

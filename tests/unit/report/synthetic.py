@@ -148,7 +148,7 @@ def write_online(
                 "value/explained_variance": 0.75 - 0.9 * math.exp(-9 * t) + 0.04 * rng.normal(),
                 "kl_coef": 0.05,
                 "time/rollout_seconds": 0.31,
-                "time/score_seconds": 0.08,
+                "time/credit_seconds": 0.08,
                 "time/train_seconds": 0.22,
             }
         if update % every == 0:
