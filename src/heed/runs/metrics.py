@@ -97,9 +97,9 @@ METRICS: dict[str, Metric] = {
     "quality/true": Metric("quality", "Mean true quality of the completions.", "up"),
     "quality/proxy": Metric("score", "Mean score of the same completions by the proxy.", "up"),
     # Where the time goes
-    "time/rollout_seconds": Metric("s", "Seconds of the update spent on sampling and scoring.", "down"),
-    "time/credit_seconds": Metric("s", "Seconds of the update spent on reference, values and credit.", "down"),
-    "time/train_seconds": Metric("s", "Seconds of the update spent on training steps.", "down"),
+    "time/rollout_seconds": Metric("s", "Sampling and scoring of the update.", "down"),
+    "time/credit_seconds": Metric("s", "Reference, values and credit of the update.", "down"),
+    "time/train_seconds": Metric("s", "Training steps of the update.", "down"),
 }  # fmt: skip
 """Name or pattern -> what it is."""
 
