@@ -19,6 +19,7 @@ from heed.runs.files import read_json
 from heed.settings import RunSettings
 
 SCHEMA = 1
+_SHOWN = 60
 
 Input = Path | str | Sequence[str]
 
@@ -132,7 +133,7 @@ def describe_outputs(folder: Path, outputs: Mapping[str, Path]) -> dict[str, Any
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Name the settings that differ, as `a.b 1 -> 2`."""
+    """Name the settings that differ, as `a.b 1 -> 2`; list entries by name or place."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = sorted({*old, *new})
         return [
@@ -140,11 +141,22 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
             for key in keys
             for line in differences(old.get(key), new.get(key), f"{prefix}{key}.")
         ]
-    if isinstance(old, tuple):
-        old = list(old)
-    if isinstance(new, tuple):
-        new = list(new)
-    return [] if old == new else [f"{prefix.rstrip('.')} {old!r} -> {new!r}"]
+    if isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)):
+        return differences(_by_name(old), _by_name(new), prefix)
+    return [] if old == new else [f"{prefix.rstrip('.')} {_short(old)} -> {_short(new)}"]
+
+
+def _by_name(entries: Sequence[Any]) -> dict[str, Any]:
+    """Entries under their own `name` where they have one, so that one put in front moves none."""
+    return {
+        str(entry["name"]) if isinstance(entry, Mapping) and "name" in entry else str(i): entry
+        for i, entry in enumerate(entries)
+    }
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def _one_input(path: str) -> dict[str, Any]:

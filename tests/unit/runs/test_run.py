@@ -13,6 +13,7 @@ import pytest
 from heed.errors import ConfigError, HeedError, StoreError
 from heed.ids import content_hash
 from heed.records import Finding
+from heed.runs.manifest import differences
 from heed.runs.run import Run
 from heed.settings import RunSettings
 
@@ -252,6 +253,15 @@ def test_a_resume_under_other_settings_says_what_differs(tmp_path: Path) -> None
         assert "n " not in run.warnings()[0]["message"].split(": ", 1)[1]
     with pytest.raises(ConfigError, match="has seed 0"):
         start(tmp_path / "r", resume=True, seed=1)
+
+
+def test_what_differs_in_a_list_is_named_by_entry_and_kept_short() -> None:
+    old = {"stages": [{"name": "sft", "lr": 1}, {"name": "ppo", "text": "x" * 500}]}
+    new = {"stages": [{"name": "init"}, {"name": "sft", "lr": 2}, {"name": "ppo", "text": "y"}]}
+    lines = differences(old, new)
+    assert "stages.sft.lr 1 -> 2" in lines
+    assert all(len(line) < 200 for line in lines)
+    assert len(lines) == 3
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
