@@ -6,7 +6,6 @@ code, and that two runs which should differ do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -176,6 +175,6 @@ def run_stage(config: Any) -> Run:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """What is in this module, shared by all tests of a session."""
-    yield Tiny(tmp_path_factory.mktemp("tiny"))
+    return Tiny(tmp_path_factory.mktemp("tiny"))

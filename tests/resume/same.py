@@ -39,8 +39,12 @@ def _untimed(row: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in row.items() if k not in TIMES and not k.startswith("time/")}
 
 
-def stop_at(patch: pytest.MonkeyPatch, owner: type, method: str, call: int) -> None:
-    """Make the `call`-th call of a method (counted from 1) raise before it does anything."""
+@contextmanager
+def stopped_at(patch: pytest.MonkeyPatch, owner: type, method: str, call: int) -> Iterator[None]:
+    """Inside, the `call`-th call of a method (from 1) raises before it does anything.
+
+    What is inside must end by that.
+    """
     original: Callable[..., Any] = getattr(owner, method)
     count = 0
 
@@ -51,7 +55,13 @@ def stop_at(patch: pytest.MonkeyPatch, owner: type, method: str, call: int) -> N
             raise StoppedError
         return original(*args, **kwargs)
 
-    patch.setattr(owner, method, stopping)
+    with patch.context() as inner:
+        inner.setattr(owner, method, stopping)
+        try:
+            yield
+        except StoppedError:
+            return
+    pytest.fail(f"{method} was called {count} times, not {call}")
 
 
 @contextmanager

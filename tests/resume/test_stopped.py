@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.resume.same import StoppedError, fingerprint, resumed_from, stop_at
+from tests.resume.same import fingerprint, resumed_from, stopped_at
 from tests.tiny import Tiny, run_stage
 
 from heed.learners.local import LocalLearner
@@ -64,12 +64,10 @@ def test_the_end_is_the_same(
     whole, cut = tmp_path / "whole" / "run", tmp_path / "cut" / "run"
     run_stage(make(whole, **changes))
     with resumed_from(monkeypatch) as steps:
-        with monkeypatch.context() as patch, pytest.raises(StoppedError):
-            # A PPO update of these has 4 steps, and 4 more where there is a value model.
-            stop_at(patch, LocalLearner, "step", 14 if case.startswith("ppo") else 6)
+        # A PPO update of these has 4 steps, and 4 more where there is a value model.
+        with stopped_at(monkeypatch, LocalLearner, "step", 14 if case.startswith("ppo") else 6):
             run_stage(make(cut, run=NOW, **changes))
-        with monkeypatch.context() as patch, pytest.raises(StoppedError):
-            stop_at(patch, Checkpoints, "maybe_write", 2)
+        with stopped_at(monkeypatch, Checkpoints, "maybe_write", 2):
             run_stage(make(cut, run=NOW | {"resume": True}, **changes))
         run_stage(make(cut, run=NOW | {"resume": True}, **changes))
     assert steps[0] == 0 < steps[1] < steps[2]
