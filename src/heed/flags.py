@@ -239,7 +239,20 @@ def read_text(slot: Slot, texts: Sequence[str], name: str) -> Any:
         items = [item for part in texts for item in part.split(",")]
         alone = len(items) == 1 and any(kind in _SCALARS for kind in slot.kinds)
         return items[0] if alone else items
-    return text
+    return _as_written(slot, text) if slot.table else text
+
+
+def _as_written(slot: Slot, text: str) -> Any:
+    """The value of a table's key: a number or truth value where it is written like one."""
+    tables = [get_args(kind) for kind in slot.kinds if _origin(kind) is dict]
+    allowed = {kind for args in tables if args for kind in _alternatives(args[1])}
+    if not allowed & {bool, int, float}:
+        return text
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if type(value) in allowed else text
 
 
 def split_arguments(

@@ -240,3 +240,15 @@ def test_any_value_survives_writing_and_reading(
     read = tomllib.loads(dump_toml(config))
     if config.run.folder.lower() != "none":
         assert make_config(Example, read) == config
+
+
+def test_a_key_of_a_table_is_a_number_where_it_is_written_like_one() -> None:
+    class WithOptions(Settings):
+        options: dict[str, bool | int | float | str] = {}
+
+    flags = ["--options.rows", "20", "--options.share", "0.5", "--options.all", "true"]
+    flags += ["--options.name", "20 books"]
+    options = load_config(WithOptions, flags=flags).options
+    assert options == {"rows": 20, "share": 0.5, "all": True, "name": "20 books"}
+    assert [type(value) for value in options.values()] == [int, float, bool, str]
+    assert load("--weights.a", "1").weights == {"a": 1.0}
