@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -14,7 +16,7 @@ import heed
 from heed.cli.chain import take_apart
 from heed.cli.command import COMMANDS
 from heed.flags import slots_of, split_arguments
-from heed.pipelines.recipe import read_pipeline
+from heed.pipelines.recipe import Pipeline, parse_pipeline, read_pipeline
 from heed.pipelines.verbs import VERBS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,8 +45,20 @@ def commands(text: str) -> Iterator[list[str]]:
                 yield shlex.split(words, comments=True)
 
 
-def problems_of(words: list[str]) -> list[str]:
-    """What is wrong with `heed WORDS`."""
+def pipelines_in(text: str) -> dict[str, Pipeline]:
+    """The pipeline files that a page shows, by the name in their first line."""
+    shown = {body[2:].split("\n")[0]: body for body in blocks(text, "toml")}
+    return {
+        name: parse_pipeline(tomllib.loads(body), name)
+        for name, body in shown.items()
+        if "[[stage]]" in body
+    }
+
+
+def problems_of(
+    words: list[str], shown: Mapping[str, Pipeline] = MappingProxyType({})
+) -> list[str]:
+    """What is wrong with `heed WORDS`; `shown` are pipeline files beside those of the project."""
     if not words or words[0].startswith("-"):
         return []
     verb, rest = words[0], [w for w in words[1:] if w not in ("--debug", "--print-config")]
@@ -53,9 +67,9 @@ def problems_of(words: list[str]) -> list[str]:
         return split_arguments(slots_of(VERBS[verb].config_class()), rest)[2]
     if verb == "run":
         told = take_apart(rest)
-        if told.file is None or not (ROOT / told.file).exists():
+        if told.file is None or not (told.file in shown or (ROOT / told.file).exists()):
             return [f"heed run: no pipeline file {told.file}"]
-        known = read_pipeline(ROOT / told.file).arguments
+        known = (shown.get(told.file) or read_pipeline(ROOT / told.file)).arguments
         return [f"{told.file} has no argument {n}" for n in told.arguments if n not in known]
     return [] if verb in COMMANDS else [f"there is no verb {verb}"]
 
@@ -63,13 +77,14 @@ def problems_of(words: list[str]) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_what_a_page_says_to_type_exists(page: Path) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for words in commands(page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    for words in commands(text):
         if words[0] == "make":
             asked = [word for word in words[1:] if "=" not in word]
             assert set(asked) <= targets, words
         else:
             given = words[1:] if words[0] == "heed" else words[3:]
-            assert not problems_of(given), words
+            assert not problems_of(given, pipelines_in(text)), words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
