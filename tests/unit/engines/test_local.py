@@ -257,6 +257,17 @@ def test_bf16_weights_sample() -> None:
     assert any(same)
 
 
+def test_one_large_logit_in_bf16_is_no_fault_of_the_cache() -> None:
+    model = small(sharpen=1.0, tie_embeddings=False, vocab_size=4096)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:, 0] = 1.0
+        output = model.get_output_embeddings().weight
+        output *= 0.1
+        output[5] = 0.0
+        output[5, 0] = -12.0
+    engine(model=model.to(torch.bfloat16))
+
+
 @pytest.mark.parametrize(
     ("architecture", "sizes", "text"),
     [
