@@ -22,10 +22,12 @@ from torch import Tensor
 
 from heed import credit, kl, masked
 from heed.data.batch import TokenBatch
+from heed.data.render import Renderer
 from heed.losses import policy, reward
 from heed.losses.likelihood import nll
 from heed.models.heads import PolicyHead, RewardHead, ValueHead
-from heed.models.load import load_causal
+from heed.models.load import load_causal, load_tokenizer
+from heed.records import Demonstration, Message, Prompt
 
 FOLDER = Path(__file__).parent / "fixtures" / "trl"
 PPO_CASES = ["full", "ragged", "whitened", "k3"]
@@ -166,6 +168,42 @@ def token_batch(
 def grad_norm(*modules: torch.nn.Module) -> Tensor:
     grads = [p.grad for module in modules for p in module.parameters() if p.grad is not None]
     return torch.stack([g.double().square().sum() for g in grads]).sum().sqrt()
+
+
+class TestRows:
+    """From texts: heed renders the tokens and learn masks that TRL's trainers make."""
+
+    def test_demonstrations(self) -> None:
+        found, facts = recording("sft")
+        renderer = Renderer(load_tokenizer(FOLDER / "tokenizer"))
+        expected = set()
+        for ids, labels, attend in zip(
+            found["input_ids"], found["labels"], found["attention_mask"].bool(), strict=True
+        ):
+            expected.add((tuple(ids[attend].tolist()), tuple((labels[attend] != -100).tolist())))
+        rows = set()
+        for row in facts["rows"]:
+            prompt = Prompt.make(row["prompt"], raw=True)
+            reply = (Message(role="text", text=row["completion"]),)
+            made = renderer.demonstration_row(Demonstration(prompt=prompt, reply=reply))
+            rows.add((tuple(made.tokens), tuple(bool(x) for x in made.learn)))
+        assert rows == expected
+
+    def test_items_of_pairs(self) -> None:
+        found, facts = recording("reward")
+        renderer = Renderer(load_tokenizer(FOLDER / "tokenizer"))
+        attend = found["plain:attention_mask"].bool()
+        expected = {
+            tuple(ids[seen].tolist())
+            for ids, seen in zip(found["plain:input_ids"], attend, strict=True)
+        }
+        rows = set()
+        for row, text in zip(facts["rows"], facts["prompts"], strict=True):
+            prompt = Prompt.make(text, raw=True)
+            for side in ("chosen", "rejected"):
+                made = renderer.item_row(prompt, row[side].removeprefix(text))
+                rows.add(tuple(made.tokens))
+        assert rows == expected
 
 
 class TestModels:
