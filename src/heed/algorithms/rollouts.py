@@ -6,19 +6,22 @@ groups -> batch with behaviour log-probabilities, and one score a row
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from heed.data.batch import TokenBatch, collate, stream_of
 from heed.data.exchange import read_rows, write_rows
 from heed.data.render import Renderer
 from heed.engines.base import Engine
-from heed.errors import FeedbackError
+from heed.errors import DataError, FeedbackError
 from heed.feedback.base import Item, Scorer
+from heed.ids import stream_seed
 from heed.records import Completion, Prompt, Rollout, RolloutGroup, Sampling, Score
 from heed.runs.run import Run
 
@@ -117,15 +120,56 @@ def collect(
     """Sample and score one update's groups, or read them back if they were written before.
 
     The groups are on disk before anything is learned from them, so a run that is killed in
-    mid-update goes on from what it had, also where scoring is costly or not repeatable.
+    mid-update goes on from what it had, also where scoring is costly or not repeatable. A file
+    that is damaged is passed over with a warning.
+
+    A prompt that stands in an update more than once gets other samples each time.
     """
     path = rollout_path(run, update)
     if path.exists():
-        return [RolloutGroup.model_validate(row) for _, row in read_rows(path)]
-    completions = engine.generate(prompts, sampling)
+        groups, fault = _read_groups(path, prompts, sampling.n)
+        if fault is None:
+            return groups
+        message = f"{path.name} is damaged ({fault}); its completions are sampled again"
+        run.warn(update, "rollouts", message)
+    completions: list[list[Completion]] = [[] for _ in prompts]
+    for time, places in enumerate(_rounds(prompts)):
+        seed = sampling.seed if time == 0 else stream_seed(sampling.seed, "repeated prompt", time)
+        drawn = engine.generate(
+            [prompts[i] for i in places], sampling.model_copy(update={"seed": seed})
+        )
+        for place, group in zip(places, drawn, strict=True):
+            completions[place] = group
     groups = score_groups(scorer, prompts, completions, renderer, ending)
     write_rows(path, [group.model_dump(mode="json") for group in groups])
     return groups
+
+
+def _read_groups(
+    path: Path, prompts: Sequence[Prompt], n: int
+) -> tuple[list[RolloutGroup], str | None]:
+    """Read an update's groups back; also says what is wrong with them, or None."""
+    try:
+        groups = [RolloutGroup.model_validate(row) for _, row in read_rows(path)]
+    except (DataError, ValidationError) as error:
+        return [], str(error).splitlines()[0]
+    found = [(group.prompt.id, len(group.rollouts)) for group in groups]
+    if found != [(prompt.id, n) for prompt in prompts]:
+        return [], f"it holds {len(groups)} groups, which are not those of this update"
+    return groups, None
+
+
+def _rounds(prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Places of the prompts, each prompt at most once in a round."""
+    rounds: list[list[int]] = []
+    seen: Counter[str] = Counter()
+    for place, prompt in enumerate(prompts):
+        time = seen[prompt.id]
+        seen[prompt.id] += 1
+        if time == len(rounds):
+            rounds.append([])
+        rounds[time].append(place)
+    return rounds
 
 
 def rollout_path(run: Run, update: int) -> Path:
