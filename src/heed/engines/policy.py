@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,6 +44,8 @@ def open_policy(
     cast(Any, model).to(device=where, dtype=choose_precision(precision, where, num_parameters))
     tokenizer = load_tokenizer(settings)
     renderer = Renderer(tokenizer)
-    reference = PolicyRef(run=settings.path, step=0)
+    # The name alone: where a folder stands changes nothing that is sampled from it.
+    name = Path(settings.path).name if Path(settings.path).exists() else settings.path
+    reference = PolicyRef(run=name, step=0)
     engine = LocalEngine(model, renderer, policy=reference, max_rows=max_rows)
     return OpenPolicy(model, tokenizer, renderer, engine)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from heed.data.completions import load_completions
+from heed.data.datasets import paths_of
 from heed.data.exchange import write_rows
+from heed.data.report import settle
 from heed.feedback.base import Labeller
 from heed.feedback.resolve import load_scorers
 from heed.feedback.simulated import Biases, Crew, ScorerLabeller, SimulatedLabeller
@@ -62,10 +65,9 @@ def run(config: CompareConfig, sinks: Sequence[Sink] = ()) -> Run:
     inputs = {"data": config.data.path} | {f"scorer {w}": w for w in config.scorers}
     with Run.start(config.run, "compare", config.model_dump(mode="json"), inputs, sinks) as run:
         completions, report = load_completions(config.data)
-        run.write_data_report([report.to_json()])
-        report.check(config.data.max_loss_frac)
+        settle(run, [(report, config.data.max_loss_frac)])
         pairs = list(
-            make_pairs(completions, config.pairs_per_prompt, config.run.seed, report.source)
+            make_pairs(completions, config.pairs_per_prompt, config.run.seed, _origin(config.data))
         )
         run.stage("comparing", len(pairs))
         labelled = make_labeller(config).compare(pairs)
@@ -110,6 +112,11 @@ def make_pairs(
             left, right = (a, b) if rng.random() < 0.5 else (b, a)
             name = "pair-" + content_hash([prompt.id, left.id, right.id])
             yield Pair(id=name, prompt=prompt, left=left, right=right, origin=origin)
+
+
+def _origin(data: DataSettings) -> str:
+    """The runs' names: where their folders stand changes nothing that is made of them."""
+    return ", ".join(Path(path).name for path in paths_of(data))
 
 
 def make_labeller(config: CompareConfig) -> Labeller:
