@@ -79,8 +79,8 @@ def optimise(config: PPOConfig, run: Run, parts: Parts) -> None:
     checkpoints = Checkpoints(run, learners, config.run)
     controller = make_controller(config)
     start, state = checkpoints.resume()
-    if state:
-        controller.load_state(state["controller"])
+    if state and config.kl_target is not None:
+        controller.load_state(state["controller"])  # a fixed coefficient is that of the settings
     order = Order(len(parts.prompts), config.num_prompts, config.run.seed, "prompts")
     run.stage(config.title, config.num_updates)
     parts.engine.load(None, PolicyRef(run=run.folder.name, step=start))
