@@ -19,6 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,8 +28,10 @@ from heed import credit, kl, masked
 from heed.algorithms import rollouts
 from heed.algorithms.ppo_config import PPOConfig
 from heed.algorithms.ppo_metrics import (
+    MOST_BEHAVIOUR_GAP,
     SequenceKl,
     behaviour_gap,
+    explain_gap,
     rollout_metrics,
     training_metrics,
 )
@@ -42,6 +45,7 @@ from heed.feedback.base import Scorer
 from heed.ids import stream_seed
 from heed.learners.base import Evaluator, Learner, LossTerms, Outputs, TokenLoss
 from heed.learners.resume import Checkpoints
+from heed.losses.likelihood import nll
 from heed.losses.policy import clipped_surrogate, clipped_value
 from heed.records import PolicyRef, Prompt
 from heed.runs.run import Run
@@ -130,7 +134,7 @@ def _update(
     rate = parts.policy.learning_rate
     terms, norms = _learn(config, parts, batch, update)
     divergence = SequenceKl.of(batch)
-    metrics = rollout_metrics(seen, scores, rewards, batch, divergence, coef)
+    metrics = rollout_metrics(seen, scores, rewards, batch, divergence)
     metrics |= training_metrics(terms, norms)
     metrics["kl_error"] = controller.update(divergence.k1, len(seen.completions))
     metrics |= {
@@ -143,15 +147,7 @@ def _update(
         "time/train_seconds": time.monotonic() - credited_at,
         "samples_per_second": len(seen.completions) / (time.monotonic() - began),
     }
-    cause = kl.diagnose(
-        divergence.k1,
-        divergence.k3,
-        divergence.standard_error,
-        behaviour_gap=behaviour_gap(*terms[0]),
-        truncated_sampling=sampling.truncates,
-    )
-    if cause:
-        run.warn(update, "objective/kl", cause)
+    _alarm(run, update, divergence, *terms[0])
     return metrics, coef
 
 
@@ -247,9 +243,8 @@ def value_loss(config: PPOConfig) -> TokenLoss:
             batch.learn,
             clip=config.cliprange_value,
         )
-        values = config.vf_coef * values
         metrics = {"value_clipped": clipped.float(), "value_loss": values.detach()}
-        return LossTerms(values, metrics)
+        return LossTerms(config.vf_coef * values, metrics)
 
     return loss
 
@@ -269,7 +264,8 @@ def _ptx_loss(coef: float) -> TokenLoss:
 
     def loss(outputs: Outputs, batch: TokenBatch) -> LossTerms:
         assert outputs.logprobs is not None
-        return LossTerms(-coef * outputs.logprobs * batch.learn)
+        values = nll(outputs.logprobs, batch.learn)
+        return LossTerms(coef * values, {"nll": values.detach()})
 
     return loss
 
@@ -297,7 +293,7 @@ def _learn(
             step = (update - 1) * config.steps_per_update + index
             text = ptx_batch(config, parts, step)
             of_text = parts.policy.backward(text, _ptx_loss(config.ptx_coef), text.num_learned)
-            terms["ptx_loss"] = of_text["loss"] / text.num_learned
+            terms["ptx_loss"] = of_text["nll"] / text.num_learned
         norms.append(parts.policy.step())
         seen.append((mini, terms))
     return seen, norms
@@ -311,8 +307,10 @@ def minibatches(config: PPOConfig, num_rows: int, update: int) -> list[list[int]
             stream_seed(config.run.seed, "minibatches", update, epoch)
         )
         order = torch.randperm(num_rows, generator=generator).tolist()
-        size = -(-num_rows // config.num_mini_batches)
-        out += [order[first : first + size] for first in range(0, num_rows, size)]
+        # Sizes differ by one at most, so that every step counts alike and none is missing.
+        count = min(config.num_mini_batches, num_rows)
+        bounds = [part * num_rows // count for part in range(count + 1)]
+        out += [order[first:last] for first, last in pairwise(bounds)]
     return out
 
 
@@ -321,3 +319,25 @@ def ptx_batch(config: PPOConfig, parts: Parts, step: int) -> TokenBatch:
     order = Order(len(parts.ptx_rows), config.ptx_batch_size, config.run.seed, "ptx")
     rows = [parts.ptx_rows[i] for i in order.batch(step)]
     return collate(rows, pad_id=parts.renderer.pad_id)
+
+
+def _alarm(
+    run: Run,
+    update: int,
+    divergence: SequenceKl,
+    batch: TokenBatch,
+    terms: dict[str, Tensor],
+) -> None:
+    """Warn where sampler and learner do not see the same distribution, and name the cause.
+
+    Args:
+        batch, terms: of the first minibatch, before any step.
+    """
+    gap = behaviour_gap(batch, terms)
+    if gap > MOST_BEHAVIOUR_GAP:
+        run.warn(update, "val/ratio_first_max_deviation", explain_gap(gap))
+    if divergence.standard_error is None:
+        return
+    cause = kl.diagnose(divergence.k1, divergence.k3, divergence.standard_error, behaviour_gap=gap)
+    if cause:
+        run.warn(update, "objective/kl", cause)

@@ -16,6 +16,9 @@ from heed.losses.policy import approx_kl, explained_variance
 
 Metrics = dict[str, float | int | None]
 
+MOST_BEHAVIOUR_GAP = 0.05
+"""Nats per token by which sampler and learner may differ: some times what bf16 leaves."""
+
 
 @dataclass(frozen=True)
 class SequenceKl:
@@ -23,8 +26,8 @@ class SequenceKl:
 
     k1: float
     k3: float
-    standard_error: float
-    """Of k1."""
+    standard_error: float | None
+    """Of k1; None for a single completion."""
 
     @classmethod
     def of(cls, batch: TokenBatch) -> SequenceKl:
@@ -32,7 +35,7 @@ class SequenceKl:
         ours, theirs = batch.stream("behaviour_logprobs"), batch.stream("reference_logprobs")
         k1 = (kl.k1(ours, theirs) * batch.learn).sum(1)
         k3 = (kl.k3(ours, theirs) * batch.learn).sum(1)
-        error = float(k1.std() / math.sqrt(len(k1))) if len(k1) > 1 else 0.0
+        error = float(k1.std() / math.sqrt(len(k1))) if len(k1) > 1 else None
         return cls(float(k1.mean()), float(k3.mean()), error)
 
 
@@ -42,7 +45,6 @@ def rollout_metrics(
     rewards: Tensor,
     batch: TokenBatch,
     divergence: SequenceKl,
-    kl_coef: float,
 ) -> Metrics:
     """Figures of the completions before anything is learned from them.
 
@@ -60,9 +62,9 @@ def rollout_metrics(
         "objective/kl_k3": divergence.k3,
         "objective/kl_per_token": divergence.k1 * num / batch.num_learned,
         "objective/scores": float(scores.mean()),
-        "objective/scores_std": float(scores.std()) if num > 1 else 0.0,
+        "objective/scores_std": float(scores.std()) if num > 1 else None,
         "objective/rlhf_reward": float(rewards.sum(1).mean()),
-        "objective/non_score_reward": -kl_coef * divergence.k1,
+        "objective/non_score_reward": float((rewards.sum(1) - scores).mean()),
         "objective/entropy": float(-(behaviour * batch.learn).sum(1).mean()),
         "val/num_eos_tokens": int(ended.sum()),
         "completions/clipped_ratio": float(1 - ended.mean()),
@@ -75,7 +77,7 @@ def rollout_metrics(
     }
     for name, values in seen.parts.items():
         metrics[f"rewards/{name}/mean"] = float(values.mean())
-        metrics[f"rewards/{name}/std"] = float(values.std()) if num > 1 else 0.0
+        metrics[f"rewards/{name}/std"] = float(values.std()) if num > 1 else None
     return metrics
 
 
@@ -128,3 +130,13 @@ def behaviour_gap(batch: TokenBatch, terms: dict[str, Tensor]) -> float:
     """
     gap = (terms["new_logprobs"] - batch.stream("behaviour_logprobs")).abs()
     return float(masked.mean(gap, batch.learn))
+
+
+def explain_gap(gap: float) -> str:
+    """Say what it means that sampler and learner differ by `gap` nats a token."""
+    return (
+        f"the sampler's log-probabilities differ from the learner's by {gap:.3g} nats a token "
+        "before the first step, expected about 0: they do not see the same distribution (another "
+        "temperature, other weights, dropout, or positions that padding shifted), so ratios and "
+        "KL are wrong"
+    )
