@@ -46,6 +46,9 @@ class AfterStep:
                 self._turns.note(num_tokens=metrics["completions/mean_length"] * BATCH_SIZE)
             self._turns.step_done()
 
+    def note(self, text: str) -> None:
+        """Nothing is shown."""
+
     def warning(self, name: str, message: str) -> None:
         """Nothing is shown."""
 

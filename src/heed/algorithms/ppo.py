@@ -18,6 +18,7 @@ from heed.algorithms.watch import Watch
 from heed.data.batch import Row, TokenBatch
 from heed.data.datasets import load_prompts, load_texts, split_by_prompt
 from heed.data.render import Renderer
+from heed.data.report import settle
 from heed.data.rows import supervised_rows
 from heed.engines.local import LocalEngine
 from heed.errors import ConfigError
@@ -127,9 +128,8 @@ def load_data(
         texts, other = load_texts(config.ptx_data)
         rows = supervised_rows(texts, renderer, other, max_length=config.ptx_data.max_length)
         reports.append(other)
-    run.write_data_report([r.to_json() for r in reports])
-    for each, settings in zip(reports, _sources(config), strict=True):
-        each.check(settings.max_loss_frac)
+    limits = [settings.max_loss_frac for settings in _sources(config)]
+    settle(run, list(zip(reports, limits, strict=True)))
     return prompts, watched[: config.num_eval_prompts], rows
 
 

@@ -25,7 +25,7 @@ from heed.data.datasets import load_demonstrations, load_preferences, split_by_p
 from heed.data.judgements import LabelledPair
 from heed.data.order import Order
 from heed.data.render import Renderer
-from heed.data.report import DataReport
+from heed.data.report import DataReport, settle
 from heed.data.rows import pair_rows, supervised_rows
 from heed.errors import DataError
 from heed.ids import stream_seed
@@ -185,9 +185,7 @@ def load_rows(
             completions, renderer, third, max_length=data.max_length, on_overlong=data.on_overlong
         )
         reports.append((data, third))
-    run.write_data_report([found.to_json() for _, found in reports])
-    for data, found in reports:
-        found.check(data.max_loss_frac)
+    settle(run, [(found, data.max_loss_frac) for data, found in reports])
     if not train or not held_out:
         raise DataError(
             f"{len(train)} pairs to train on and {len(held_out)} held out remain; give more pairs "

@@ -21,7 +21,7 @@ from heed.data.batch import Row, TokenBatch, collate
 from heed.data.datasets import PlainText, load_supervised, split_by_prompt
 from heed.data.order import Order
 from heed.data.render import Renderer
-from heed.data.report import DataReport
+from heed.data.report import DataReport, settle
 from heed.data.rows import supervised_rows
 from heed.learners.base import Learner, LossTerms, Outputs
 from heed.learners.local import LocalLearner
@@ -124,9 +124,7 @@ def load_rows(config: SFTConfig, renderer: Renderer, run: Run) -> tuple[list[Row
         reports = [(config.data, report), (config.eval_data, other_report)]
     train = _rows(records, renderer, report, config.data)
     held_out = _rows(others, renderer, other_report, config.eval_data or config.data)
-    run.write_data_report([each.to_json() for _, each in reports])
-    for data, each in reports:
-        each.check(data.max_loss_frac)
+    settle(run, [(each, data.max_loss_frac) for data, each in reports])
     return train, held_out
 
 

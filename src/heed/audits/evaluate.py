@@ -16,6 +16,7 @@ from heed import kl
 from heed.data.batch import collate, stream_of
 from heed.data.datasets import load_prompts
 from heed.data.exchange import write_rows
+from heed.data.report import settle
 from heed.engines.policy import OpenPolicy, open_policy
 from heed.feedback.base import Item, Scorer
 from heed.feedback.resolve import load_scorer
@@ -68,8 +69,7 @@ def run(config: EvaluateConfig, sinks: Sequence[Sink] = ()) -> Run:
     }
     with Run.start(config.run, "evaluate", config.model_dump(mode="json"), inputs, sinks) as run:
         prompts, report = load_prompts(config.data)
-        run.write_data_report([report.to_json()])
-        report.check(config.data.max_loss_frac)
+        settle(run, [(report, config.data.max_loss_frac)])
         run.stage("evaluation", 3)
         seed = stream_seed(config.run.seed, "evaluate")
         sampling = config.sampling.model_copy(update={"seed": seed})

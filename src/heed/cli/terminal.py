@@ -115,6 +115,10 @@ class TerminalSink:
             self._printed = now
             self._line(self._plain(done, total, now))
 
+    def note(self, text: str) -> None:
+        """Print a line that is to be read."""
+        self._line(text)
+
     def warning(self, name: str, message: str) -> None:
         """Print a warning; the same name three times at most."""
         self._warned[name] += 1

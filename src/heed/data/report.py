@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from heed.errors import DataError
 
@@ -178,6 +178,36 @@ class DataReport:
                 f"median {tokens['median']:,.0f}; {tokens['total']:,} in all"
             )
         return out + [f"  note: {note}" for note in self.notes]
+
+
+class Keeper(Protocol):
+    """Whatever keeps reports and shows lines: a run."""
+
+    def write_data_report(self, reports: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the counts."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Show a line."""
+        ...
+
+
+def settle(keeper: Keeper, reports: Sequence[tuple[DataReport, float]]) -> None:
+    """Keep and show what happened to all rows before the first step, then stop at too much loss.
+
+    Args:
+        keeper: the run.
+        reports: each with the largest share of its rows that may be lost.
+
+    Raises:
+        DataError: a source lost more than its share.
+    """
+    keeper.write_data_report([report.to_json() for report, _ in reports])
+    for report, _ in reports:
+        for line in report.lines():
+            keeper.note(line)
+    for report, max_loss_frac in reports:
+        report.check(max_loss_frac)
 
 
 def _above(frac: float) -> str:

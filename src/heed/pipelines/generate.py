@@ -9,6 +9,7 @@ from pydantic import Field
 
 from heed.data.datasets import load_prompts
 from heed.data.exchange import write_rows
+from heed.data.report import settle
 from heed.engines.policy import open_policy
 from heed.records import Sampling
 from heed.runs.run import Run
@@ -43,8 +44,7 @@ def run(config: GenerateConfig, sinks: Sequence[Sink] = ()) -> Run:
     inputs = {"model": config.model.path, "data": config.data.path}
     with Run.start(config.run, "generate", config.model_dump(mode="json"), inputs, sinks) as run:
         prompts, report = load_prompts(config.data)
-        run.write_data_report([report.to_json()])
-        report.check(config.data.max_loss_frac)
+        settle(run, [(report, config.data.max_loss_frac)])
         policy = open_policy(
             config.model,
             device=config.learner.device,

@@ -9,6 +9,7 @@ from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from heed.data.datasets import load_texts
+from heed.data.report import settle
 from heed.ids import stream_seed
 from heed.models.load import load_tokenizer, make_model, save_model, train_tokenizer
 from heed.runs.run import Run
@@ -53,8 +54,9 @@ def run(config: InitConfig, sinks: Sequence[Sink] = ()) -> Run:
         if config.tokenizer:
             tokenizer = load_tokenizer(config.tokenizer)
         else:
-            texts, report = load_texts(_text_settings(config))
-            run.write_data_report([report.to_json()])
+            data = _text_settings(config)
+            texts, report = load_texts(data)
+            settle(run, [(report, data.max_loss_frac)])
             tokenizer = train_tokenizer((t.text for t in texts), config.vocab_size)
         model = make_model(
             config.architecture,

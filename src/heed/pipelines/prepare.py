@@ -22,7 +22,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from heed.data.report import DataReport
+from heed.data.report import DataReport, settle
 from heed.errors import ConfigError, DataError
 from heed.feedback.callables import load_callable
 from heed.records import Finding
@@ -91,9 +91,7 @@ def run(config: PrepareConfig, sinks: Sequence[Sink] = ()) -> Run:
         kept = _kept(function(folder, **values), config.function)
         outputs = _taken_over(run, folder)
         reports = [one for one in kept if isinstance(one, DataReport)]
-        run.write_data_report([report.to_json() for report in reports])
-        for report in reports:
-            report.check(config.max_loss_frac)
+        settle(run, [(report, config.max_loss_frac) for report in reports])
         run.add_findings([one for one in kept if isinstance(one, Finding)])
         run.progress(1, 1)
         run.finish(outputs)

@@ -217,6 +217,11 @@ class Run:
         for sink in self._sinks:
             sink.progress(done, total, figures)
 
+    def note(self, text: str) -> None:
+        """Tell the sinks one line to read."""
+        for sink in self._sinks:
+            sink.note(text)
+
     def warn(self, step: int, name: str, message: str) -> None:
         """Note an alarm or an ignored setting; the same one at the same step is noted once."""
         self._writable()

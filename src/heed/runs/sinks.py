@@ -26,6 +26,10 @@ class Sink(Protocol):
         """One line of metrics."""
         ...
 
+    def note(self, text: str) -> None:
+        """One line to read, such as how many rows of the data are used."""
+        ...
+
     def warning(self, name: str, message: str) -> None:
         """An alarm, or a setting that was ignored."""
         ...
@@ -64,6 +68,9 @@ class TensorBoardSink:
             if value is not None:
                 self._writer.add_scalar(name, float(value), step)
         self._writer.flush()
+
+    def note(self, text: str) -> None:
+        """TensorBoard shows metrics only."""
 
     def warning(self, name: str, message: str) -> None:
         """TensorBoard shows metrics only."""
