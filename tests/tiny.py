@@ -85,8 +85,12 @@ class Tiny:
     @cached_property
     def other_reward(self) -> Path:
         """A reward model of another vocabulary and architecture."""
-        base = self._fresh("other", 330, architecture="gpt2")
-        return self._reward("other_reward", base)
+        return self._reward("other_reward", self.other_base)
+
+    @cached_property
+    def other_base(self) -> Path:
+        """A GPT-2 of another vocabulary, with random weights."""
+        return self._fresh("other", 330, architecture="gpt2")
 
     def _fresh(self, name: str, vocab_size: int, **changes: Any) -> Path:
         values = {
