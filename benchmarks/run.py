@@ -33,6 +33,8 @@ WARM_UP_STEPS = 2
 TRIAL_STEPS = 2
 # glibc then keeps freed memory instead of returning it to the system: fewer page faults.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+# In TRL, bf16 reaches neither PPO (it makes its own Accelerator) nor generation by transformers.
+HAS_BF16 = {"sft": True, "reward": True, "ppo": False, "generate": False}
 STEPS_PER_TURN = {"sft": 6, "reward": 4, "ppo": 2, "generate": 4}
 
 
@@ -99,6 +101,8 @@ def fastest_trl(case: Case, wanted: str, threads: int) -> str:
     """Return the precision in which TRL is faster here, by a short trial, or the wanted one."""
     if wanted != "fastest":
         return wanted
+    if not HAS_BF16[case.job]:
+        return "fp32"
     seconds = {}
     for precision in ("fp32", "bf16"):
         worker = Worker(TRL, case, precision, threads)
