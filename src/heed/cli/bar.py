@@ -55,8 +55,9 @@ class Bar:
     def update(self, done: int, total: int | None, figures: str) -> None:
         """Move the bar and change the figures."""
         if not self._moved and done > 1:
-            # A resumed part begins in the middle; its speed counts from there.
-            self._progress.reset(self._task, completed=done - 1, total=total)
+            # A first report may be of many units, or of a resumed part's middle; the speed counts
+            # from there.
+            self._progress.reset(self._task, completed=done, total=total)
         self._moved = True
         self._progress.figures = figures
         self._progress.update(self._task, completed=done, total=total)

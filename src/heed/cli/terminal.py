@@ -104,8 +104,11 @@ class TerminalSink:
         own = {n: v for n, v in figures.items() if n not in METRICS}
         self._figures |= {n: v for n, v in own.items() if v is not None}
         if self._first is None:
-            # A resumed stage begins in the middle; its speed counts from there.
-            self._first = max(done - 1, 0)
+            self._first = 0
+            if done > 1:
+                # A first report may be of many units, or of a resumed stage's middle; the speed
+                # counts from there.
+                self._first, self._began = done, time.monotonic()
         if self._bar is not None:
             self._bar.update(done, total, "  ".join(self._shown()))
             return

@@ -16,6 +16,18 @@ from heed.runs.run import Run
 from heed.settings import RunSettings
 
 
+def test_the_time_left_does_not_take_a_large_first_report_for_one_unit() -> None:
+    """256 of 2,500 at once say nothing of the speed yet; the next report does."""
+    stream = io.StringIO()
+    sink = TerminalSink(stream, every_seconds=0.0)
+    sink.stage("generate", "sampling", 2500)
+    sink.progress(256, 2500, {})
+    sink.progress(512, 2500, {})
+    _, first, second = stream.getvalue().splitlines()
+    assert "left" not in first
+    assert "left" in second
+
+
 def test_plain_lines_show_stage_progress_time_left_and_figures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

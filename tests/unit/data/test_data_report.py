@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
 from heed.data.batch import Row
-from heed.data.report import DataReport, show_example
+from heed.data.report import DataReport, settle, show_example
 from heed.errors import DataError
 
 from .conftest import CHATML, MakeTokenizer
@@ -123,3 +125,32 @@ def test_an_example_shows_its_learn_mask(make_tokenizer: MakeTokenizer) -> None:
     assert show_example(row, tokenizer) == "<|im_start|>The sky[[ is blue<|im_end|>]]"
     colored = show_example(row, tokenizer, color=True)
     assert colored == "<|im_start|>The sky\x1b[32m is blue<|im_end|>\x1b[0m"
+
+
+class _Kept:
+    """A run that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.reports: list[dict] = []
+        self.shown: list[str] = []
+
+    def write_data_report(self, reports: Sequence[Mapping[str, Any]]) -> None:
+        self.reports = [dict(report) for report in reports]
+
+    def note(self, text: str) -> None:
+        self.shown.append(text)
+
+
+def test_counts_are_kept_and_shown_before_too_much_loss_stops_the_run() -> None:
+    """The user sees the counts of every source also where the run stops because of one of them."""
+    good, bad = DataReport("good.jsonl"), DataReport("bad.jsonl")
+    good.add_read(2)
+    bad.add_read(2)
+    bad.drop("empty reply", "line 2")
+    keeper = _Kept()
+    with pytest.raises(DataError, match=r"bad\.jsonl"):
+        settle(keeper, [(good, 0.01), (bad, 0.01)])
+    assert [report["source"] for report in keeper.reports] == ["good.jsonl", "bad.jsonl"]
+    assert any(line.startswith("good.jsonl: 2 rows read, 2 kept") for line in keeper.shown)
+    assert any("empty reply" in line for line in keeper.shown)
+    settle(keeper, [(bad, 0.5)])
