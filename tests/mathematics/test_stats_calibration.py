@@ -119,6 +119,27 @@ def test_pairs_of_one_prompt_never_train_its_prediction():
     assert found.accuracy.estimate == 0.5
 
 
+def test_words_fitted_to_training_pairs_are_read_on_held_out_ones():
+    chosen, rejected, prompts = _texts(cue=True)
+    pairs = list(zip(chosen, rejected, strict=True))
+    found = calibration.bag_of_words_held_out(pairs[:90], pairs[90:], prompts[90:])
+    assert found.accuracy.n == 75
+    assert found.accuracy.low > 0.6
+    # A word that only the held-out pairs have is no feature, and tells nothing.
+    strange = [("private", "public")] * 4
+    found = calibration.bag_of_words_held_out(pairs[:90], strange, range(4))
+    assert found.accuracy.estimate == 0.5
+    swapped = [(b, a) for a, b in pairs]
+    wrong = calibration.bag_of_words_held_out(swapped[:90], pairs[90:], prompts[90:])
+    assert wrong.accuracy.high < 0.4
+    ties = calibration.bag_of_words_held_out(
+        pairs[:90], pairs[90:], prompts[90:], outcomes=[0.5] * 150
+    )
+    assert ties.accuracy.estimate == 0.5
+    with pytest.raises(DataError, match="0 training pairs"):
+        calibration.bag_of_words_held_out([], pairs, prompts)
+
+
 def test_texts_without_words_are_at_chance():
     found = calibration.bag_of_words_baseline(
         ["", ""], ["", ""], [0, 1], rng=np.random.default_rng(0), num_folds=2

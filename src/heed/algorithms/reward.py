@@ -141,7 +141,7 @@ def run(config: RewardConfig, sinks: Sequence[Sink] = ()) -> Run:
         _train(config, run, learner, train, held_out, order, total)
         gaps, lengths = score_gaps(learner, held_out)
         findings, facts = judge_reward_model(
-            [pair for pair, _, _ in held_out], gaps, lengths, config.run.seed
+            [pair for pair, _, _ in held_out], gaps, lengths, [pair for pair, _, _ in train]
         )
         run.add_findings(findings)
         gain, bias = normalise(head, learner, normal, config.normalise)

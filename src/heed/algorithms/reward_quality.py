@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from heed.data.judgements import LabelledPair
 from heed.errors import DataError
-from heed.ids import stream_seed
 from heed.records import Finding
 from heed.stats.calibration import (
     Bin,
     accuracy_by_gap,
-    bag_of_words_baseline,
+    bag_of_words_held_out,
     expected_calibration_error,
     fold,
     length_baseline,
@@ -32,14 +31,16 @@ from heed.stats.intervals import Interval, win_rate
 _PAIRS = "share of held-out pairs, ties one half"
 
 
-def text_of(pair: LabelledPair, side: str) -> str:
-    """The text of one side of a pair."""
-    messages = pair.chosen if side == "chosen" else pair.rejected
-    return "\n".join(message.text for message in messages)
+def texts_of(pair: LabelledPair) -> tuple[str, str]:
+    """The texts of the chosen and of the rejected side of a pair."""
+    chosen, rejected = (
+        "\n".join(message.text for message in side) for side in (pair.chosen, pair.rejected)
+    )
+    return chosen, rejected
 
 
 def judge_reward_model(
-    pairs: Sequence[LabelledPair], gaps: NDArray, lengths: NDArray, seed: int
+    pairs: Sequence[LabelledPair], gaps: NDArray, lengths: NDArray, train: Sequence[LabelledPair]
 ) -> tuple[list[Finding], dict[str, Any]]:
     """Measure a reward model on held-out pairs.
 
@@ -47,7 +48,7 @@ def judge_reward_model(
         pairs: [N] held out.
         gaps: [N] score of chosen minus score of rejected, before normalisation.
         lengths: [N, 2] tokens of chosen and rejected.
-        seed: of the baseline's folds.
+        train: what the model was trained on; the bag of words is fitted to the same pairs.
 
     Returns:
         findings, and the facts behind them: reliability bins, their error, accuracy by gap.
@@ -71,11 +72,11 @@ def judge_reward_model(
         }
     }
     try:
-        words = bag_of_words_baseline(
-            [text_of(pair, "chosen") for pair in pairs],
-            [text_of(pair, "rejected") for pair in pairs],
+        words = bag_of_words_held_out(
+            [texts_of(pair) for pair in train if pair.p > 0.5],
+            [texts_of(pair) for pair in pairs],
             prompts,
-            rng=np.random.default_rng(stream_seed(seed, "bag of words")),
+            outcomes=outcomes,
         )
     except (DataError, ValueError) as error:
         reason = str(error)

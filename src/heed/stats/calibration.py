@@ -199,13 +199,65 @@ def bag_of_words_baseline(
             f"num_folds is {num_folds} for {num_prompts} prompts and l2 is {l2}; expected from 2 "
             "folds to one per prompt, and l2 above 0"
         )
-    features, words = _differences(chosen, rejected, min_pairs)
+    features, words = _differences(list(zip(chosen, rejected, strict=True)), min_pairs)
     fold_of = rng.permutation(num_prompts)[prompt] % num_folds
     correct = np.empty(len(chosen))
     for k in range(num_folds):
         weights = _fit_differences(features[fold_of != k], l2)
         correct[fold_of == k] = (np.sign(features[fold_of == k] @ weights) + 1) / 2
     weights = _fit_differences(features, l2)
+    return _baseline(correct, prompts, level, words, weights, num_words)
+
+
+def bag_of_words_held_out(
+    train: Sequence[tuple[str, str]],
+    held_out: Sequence[tuple[str, str]],
+    prompts: Sequence[Hashable],
+    *,
+    outcomes: ArrayLike | None = None,
+    l2: float = 1.0,
+    min_pairs: int = 2,
+    num_words: int = 20,
+    level: float = 0.95,
+) -> Baseline:
+    """Fit `bag_of_words_baseline` to training pairs and read it on held-out ones.
+
+    What a reward model that was trained on the same pairs has to beat.
+
+    Args:
+        train: (chosen, rejected) texts to fit to.
+        held_out: [N] (chosen, rejected) texts to predict.
+        prompts: [N] labels of the held-out pairs; the interval is clustered by them.
+        outcomes: [N] 1 where chosen is better, 0.5 where neither is; all 1 by default.
+        l2, min_pairs, num_words, level: as there; words are counted in the training pairs.
+
+    Raises:
+        ConfigError: l2 is not above 0.
+        DataError: no pairs on one side, or lists of different lengths.
+    """
+    known = np.ones(len(held_out)) if outcomes is None else np.asarray(outcomes, dtype=float)
+    if not train or not held_out or not len(held_out) == len(prompts) == len(known):
+        raise DataError(
+            f"found {len(train)} training pairs, {len(held_out)} held out, {len(prompts)} prompts "
+            f"and {len(known)} outcomes; expected pairs on both sides, and one of each held out"
+        )
+    if not l2 > 0:
+        raise ConfigError(f"l2 is {l2}; expected above 0")
+    features, words = _differences(train, min_pairs)
+    weights = _fit_differences(features, l2)
+    seen, _ = _differences(held_out, min_pairs, words)
+    right = (np.sign(seen @ weights) + 1) / 2
+    return _baseline(np.where(known == 0.5, 0.5, right), prompts, level, words, weights, num_words)
+
+
+def _baseline(
+    correct: NDArray,
+    prompts: Sequence[Hashable],
+    level: float,
+    words: Sequence[str],
+    weights: NDArray,
+    num_words: int,
+) -> Baseline:
     heaviest = np.argsort(-np.abs(weights))[:num_words]
     return Baseline(
         win_rate(correct, prompts, level),
@@ -219,14 +271,14 @@ def _bin(low: float, high: float, predicted: NDArray, observed: NDArray) -> Bin:
 
 
 def _differences(
-    chosen: Sequence[str], rejected: Sequence[str], min_pairs: int
+    pairs: Sequence[tuple[str, str]], min_pairs: int, words: list[str] | None = None
 ) -> tuple[sparse.csr_array, list[str]]:
     counts = [
-        (Counter(WORD.findall(a.lower())), Counter(WORD.findall(b.lower())))
-        for a, b in zip(chosen, rejected, strict=True)
+        (Counter(WORD.findall(a.lower())), Counter(WORD.findall(b.lower()))) for a, b in pairs
     ]
-    pairs = Counter(word for a, b in counts for word in a.keys() | b.keys())
-    words = sorted(word for word, num in pairs.items() if num >= min_pairs)
+    if words is None:
+        having = Counter(word for a, b in counts for word in a.keys() | b.keys())
+        words = sorted(word for word, num in having.items() if num >= min_pairs)
     column = {word: i for i, word in enumerate(words)}
     rows, columns, values = [], [], []
     for row, (a, b) in enumerate(counts):
