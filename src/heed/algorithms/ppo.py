@@ -16,11 +16,12 @@ from heed.algorithms import online, rollouts
 from heed.algorithms.ppo_config import PPOConfig
 from heed.algorithms.watch import Watch
 from heed.data.batch import Row, TokenBatch
-from heed.data.datasets import load_prompts, load_texts, split_by_prompt
+from heed.data.datasets import load_texts, split_by_prompt
 from heed.data.render import Renderer
 from heed.data.report import settle
 from heed.data.rows import supervised_rows
 from heed.engines.local import LocalEngine
+from heed.engines.policy import load_fitting_prompts
 from heed.errors import ConfigError
 from heed.feedback.base import Scorer
 from heed.feedback.resolve import load_scorer, load_scorers
@@ -68,18 +69,18 @@ def run(config: PPOConfig, sinks: Sequence[Sink] = ()) -> Run:
 def make_parts(config: PPOConfig, run: Run, causal: nn.Module, renderer: Renderer) -> online.Parts:
     """Make what the loop is composed of."""
     scorer = load_scorers(config.reward_funcs, config.reward_weights, device=config.learner.device)
-    prompts, watched, texts = load_data(config, run, renderer)
-    steps = config.num_updates * config.steps_per_update
-    shared = config.value_init == "shared"
-    head = SharedHead(causal) if shared else PolicyHead(causal)
-    policy = LocalLearner(head, config.optim, steps, config.learner, bad_batch=run.path("bad"))
-    reference = _reference(config, causal, policy)
     engine = LocalEngine(
         causal,
         renderer,
         policy=PolicyRef(run=run.folder.name, step=0),
         max_rows=config.engine.max_rows,
     )
+    prompts, watched, texts = load_data(config, run, engine)
+    steps = config.num_updates * config.steps_per_update
+    shared = config.value_init == "shared"
+    head = SharedHead(causal) if shared else PolicyHead(causal)
+    policy = LocalLearner(head, config.optim, steps, config.learner, bad_batch=run.path("bad"))
+    reference = _reference(config, causal, policy)
     ending = rollouts.Ending(config.truncate_after, config.truncate_min_tokens)
     watch = Watch(
         run=run,
@@ -112,25 +113,28 @@ def make_parts(config: PPOConfig, run: Run, causal: nn.Module, renderer: Rendere
 
 
 def load_data(
-    config: PPOConfig, run: Run, renderer: Renderer
+    config: PPOConfig, run: Run, engine: LocalEngine
 ) -> tuple[list[Prompt], list[Prompt], list[Row]]:
     """Prompts to train on, prompts to watch, and rows of pretraining text; reported and checked."""
-    prompts, report = load_prompts(config.data)
+    max_tokens = config.sampling.max_tokens
+    prompts, report = load_fitting_prompts(config.data, engine, max_tokens)
     reports = [report]
     if config.eval_prompts:
-        watched, other = load_prompts(config.eval_prompts)
+        watched, other = load_fitting_prompts(config.eval_prompts, engine, max_tokens)
         reports.append(other)
     else:
-        frac = min(0.5, config.num_eval_prompts / len(prompts))
+        frac = min(0.5, config.num_eval_prompts / max(1, len(prompts)))
         prompts, watched = split_by_prompt(prompts, frac, config.run.seed)
     rows: list[Row] = []
     if config.ptx_data:
         texts, other = load_texts(config.ptx_data)
-        rows = supervised_rows(texts, renderer, other, max_length=config.ptx_data.max_length)
+        length = config.ptx_data.max_length
+        rows = supervised_rows(texts, engine.renderer, other, max_length=length)
         reports.append(other)
     limits = [settings.max_loss_frac for settings in _sources(config)]
     settle(run, list(zip(reports, limits, strict=True)))
-    return prompts, watched[: config.num_eval_prompts], rows
+    # A single prompt is trained on and watched.
+    return prompts, (watched or prompts)[: config.num_eval_prompts], rows
 
 
 def _sources(config: PPOConfig) -> list[DataSettings]:

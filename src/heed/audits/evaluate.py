@@ -7,6 +7,7 @@ independent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,10 +15,9 @@ from pydantic import Field
 
 from heed import kl
 from heed.data.batch import collate, stream_of
-from heed.data.datasets import load_prompts
 from heed.data.exchange import write_rows
 from heed.data.report import settle
-from heed.engines.policy import OpenPolicy, open_policy
+from heed.engines.policy import OpenPolicy, load_fitting_prompts, open_policy
 from heed.feedback.base import Item, Scorer
 from heed.feedback.resolve import load_scorer
 from heed.ids import stream_seed
@@ -35,6 +35,8 @@ from heed.settings import (
     Settings,
 )
 from heed.stats.intervals import Interval, bootstrap_mean, win_rate
+
+NOTHING = "nothing to measure: the completions failed, or have no score"
 
 
 class EvaluateConfig(Settings):
@@ -68,15 +70,18 @@ def run(config: EvaluateConfig, sinks: Sequence[Sink] = ()) -> Run:
         **{f"judge {name}": word for name, word in config.judges.items()},
     }
     with Run.start(config.run, "evaluate", config.model_dump(mode="json"), inputs, sinks) as run:
-        prompts, report = load_prompts(config.data)
+        policy, baseline = _open(config, config.model), _open(config, config.baseline)
+        # Both answer the same prompts, so the shorter of the two decides.
+        shorter = min(policy, baseline, key=lambda it: it.engine.max_length or math.inf)
+        prompts, report = load_fitting_prompts(
+            config.data, shorter.engine, config.sampling.max_tokens
+        )
         settle(run, [(report, config.data.max_loss_frac)])
         run.stage("evaluation", 3)
         seed = stream_seed(config.run.seed, "evaluate")
         sampling = config.sampling.model_copy(update={"seed": seed})
-        policy = _open(config, config.model)
         answers = policy.engine.generate(prompts, sampling)
         run.progress(1, 3)
-        baseline = _open(config, config.baseline)
         others = baseline.engine.generate(prompts, sampling)
         run.progress(2, 3)
         findings = [
@@ -158,7 +163,7 @@ def finding(config: EvaluateConfig, name: str, interval: Interval | None, unit: 
     """Name an interval; without one the finding says why it is missing."""
     name = config.prefix + name
     if interval is None:
-        return Finding(name=name, estimate=None, n=0, unit=unit, reason="no pair has both scores")
+        return Finding(name=name, estimate=None, n=0, unit=unit, reason=NOTHING)
     return Finding(
         name=name,
         estimate=interval.estimate,
@@ -169,6 +174,14 @@ def finding(config: EvaluateConfig, name: str, interval: Interval | None, unit: 
     )
 
 
+def _whole(
+    prompts: Sequence[Prompt], groups: Sequence[Sequence[Completion]]
+) -> list[tuple[Prompt, Completion]]:
+    """The completions that did not fail, each with its prompt."""
+    pairs = [(p, c) for p, group in zip(prompts, groups, strict=True) for c in group]
+    return [(p, c) for p, c in pairs if c.finish != "error"]
+
+
 def _length_findings(
     config: EvaluateConfig,
     prompts: Sequence[Prompt],
@@ -177,9 +190,10 @@ def _length_findings(
 ) -> list[Finding]:
     out = []
     for name, groups in (("after", answers), ("before", others)):
-        lengths = [float(c.num_tokens) for group in groups for c in group]
-        ended = [float(c.finish == "stop") for group in groups for c in group]
-        ids = [p.id for p, group in zip(prompts, groups, strict=True) for _ in group]
+        whole = _whole(prompts, groups)
+        lengths = [float(c.num_tokens) for _, c in whole]
+        ended = [float(c.finish == "stop") for _, c in whole]
+        ids = [p.id for p, _ in whole]
         length = _mean(config, "length", lengths, ids)
         out.append(finding(config, f"length/{name}", length, "tokens per completion"))
         share = _mean(config, "ended", ended, ids)
@@ -202,7 +216,9 @@ def _kl_findings(
     if config.sampling.temperature == 0:
         reason = "greedy completions are no sample of the policy"
         return [Finding(name=config.prefix + name, estimate=None, n=0, unit=unit, reason=reason)]
-    pairs = [(p, c) for p, group in zip(prompts, answers, strict=True) for c in group if c.logprobs]
+    pairs = [(p, c) for p, c in _whole(prompts, answers) if c.logprobs]
+    if not pairs:
+        return [finding(config, name, None, unit)]
     batch = collate(
         [policy.renderer.completion_row(p, c) for p, c in pairs],
         pad_id=policy.renderer.pad_id,

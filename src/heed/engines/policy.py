@@ -8,12 +8,15 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from heed.data.datasets import load_prompts
 from heed.data.render import Renderer
+from heed.data.report import DataReport
 from heed.engines.local import LocalEngine
+from heed.errors import ConfigError
 from heed.models.device import Precision, choose_device, choose_precision
 from heed.models.load import load_causal, load_tokenizer
-from heed.records import PolicyRef
-from heed.settings import ModelSettings
+from heed.records import PolicyRef, Prompt
+from heed.settings import DataSettings, ModelSettings
 
 
 @dataclass(frozen=True)
@@ -49,3 +52,31 @@ def open_policy(
     reference = PolicyRef(run=name, step=0)
     engine = LocalEngine(model, renderer, policy=reference, max_rows=max_rows)
     return OpenPolicy(model, tokenizer, renderer, engine)
+
+
+def load_fitting_prompts(
+    data: DataSettings, engine: LocalEngine, max_tokens: int
+) -> tuple[list[Prompt], DataReport]:
+    """Load the prompts that leave room for `max_tokens` more in the model's positions.
+
+    Longer ones, and those longer than `data.max_length`, are dropped and counted.
+
+    Raises:
+        ConfigError: there is no room for any prompt.
+        DataError: as `load_prompts`; or `data.on_overlong` is error, and a prompt is too long.
+    """
+    positions = engine.max_length
+    if positions is None or positions - max_tokens >= data.max_length:
+        return load_prompts(data, engine.renderer)
+    room = positions - max_tokens
+    if room < 1:
+        raise ConfigError(
+            f"sampling.max_tokens is {max_tokens} and the model has {positions} positions, which "
+            f"leaves no room for a prompt; set it below {positions}"
+        )
+    prompts, report = load_prompts(data.model_copy(update={"max_length": room}), engine.renderer)
+    report.note(
+        f"a prompt may have {room} tokens: the model has {positions} positions, and "
+        f"sampling.max_tokens takes {max_tokens}"
+    )
+    return prompts, report

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from heed.data.datasets import load_prompts
 from heed.data.exchange import write_rows
 from heed.data.report import settle
-from heed.engines.policy import open_policy
+from heed.engines.policy import load_fitting_prompts, open_policy
 from heed.records import Sampling
 from heed.runs.run import Run
 from heed.runs.sinks import Sink
@@ -43,14 +42,16 @@ def run(config: GenerateConfig, sinks: Sequence[Sink] = ()) -> Run:
     """Sample, and leave `RUN/completions.jsonl`: one line a completion, with its prompt."""
     inputs = {"model": config.model.path, "data": config.data.path}
     with Run.start(config.run, "generate", config.model_dump(mode="json"), inputs, sinks) as run:
-        prompts, report = load_prompts(config.data)
-        settle(run, [(report, config.data.max_loss_frac)])
         policy = open_policy(
             config.model,
             device=config.learner.device,
             precision=config.learner.precision,
             max_rows=config.engine.max_rows,
         )
+        prompts, report = load_fitting_prompts(
+            config.data, policy.engine, config.sampling.max_tokens
+        )
+        settle(run, [(report, config.data.max_loss_frac)])
         run.stage("sampling", len(prompts))
         rows, failed, num_tokens = [], 0, 0
         for first in range(0, len(prompts), config.batch_size):
