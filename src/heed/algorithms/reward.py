@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -200,8 +201,23 @@ def _pair_rows(
     pairs: Sequence[LabelledPair], renderer: Renderer, report: DataReport, data: DataSettings
 ) -> list[PairRows]:
     return pair_rows(
-        pairs, renderer, report, max_length=data.max_length, on_overlong=data.on_overlong
+        [likelier_first(pair) for pair in pairs],
+        renderer,
+        report,
+        max_length=data.max_length,
+        on_overlong=data.on_overlong,
     )
+
+
+def likelier_first(pair: LabelledPair) -> LabelledPair:
+    """Turn a pair round whose label says that `rejected` is the likelier better one.
+
+    The loss is the same either way; accuracies then count what the label says.
+    """
+    if pair.p >= 0.5:
+        return pair
+    margin = None if pair.margin is None else -pair.margin
+    return replace(pair, chosen=pair.rejected, rejected=pair.chosen, p=1.0 - pair.p, margin=margin)
 
 
 def pair_batch(rows: Sequence[PairRows]) -> PairBatch:
@@ -232,6 +248,20 @@ def score_gaps(
         gaps += (chosen - rejected).tolist()
     lengths = [(sum(chosen.learn), sum(rejected.learn)) for _, chosen, rejected in rows]
     return np.array(gaps), np.array(lengths)
+
+
+def held_out_loss(config: RewardConfig, rows: Sequence[PairRows], gaps: np.ndarray) -> float:
+    """Mean Bradley-Terry loss in nats per pair, with the pairs' labels and margins."""
+    chosen = torch.from_numpy(gaps)
+    pairs = [pair for pair, _, _ in rows]
+    values = bradley_terry(
+        chosen,
+        torch.zeros_like(chosen),
+        p=chosen.new_tensor([pair.p for pair in pairs]),
+        margin=chosen.new_tensor([pair.margin or 0.0 for pair in pairs]),
+        label_smoothing=config.label_smoothing,
+    )
+    return float(values.mean())
 
 
 def normalise(
@@ -290,6 +320,6 @@ def _train(
         if step % config.eval_every == 0 or step == total:
             gaps, _ = score_gaps(learner, held_out)
             metrics["eval/accuracy"] = float(((gaps > 0) + 0.5 * (gaps == 0)).mean())
-            metrics["eval/loss"] = float(np.logaddexp(0.0, -gaps).mean())
+            metrics["eval/loss"] = held_out_loss(config, held_out, gaps)
         run.log(step, metrics, total=total)
         checkpoints.maybe_write(step, {}, last=step == total)

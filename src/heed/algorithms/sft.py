@@ -170,6 +170,6 @@ def _train(
         if held_out and (step % config.eval_every == 0 or step == total):
             eval_loss = held_out_loss(learner, held_out)
             metrics["eval/loss"] = eval_loss
-            metrics["perplexity"] = math.exp(min(eval_loss, 50.0))
+            metrics["eval/perplexity"] = math.exp(min(eval_loss, 50.0))
         run.log(step, metrics, total=total)
         checkpoints.maybe_write(step, {"num_tokens": num_tokens}, last=step == total)
