@@ -1,7 +1,7 @@
 """Real dialogues and comparisons for `hh.toml`: conversion, and splits by prompt.
 
 A conversation goes to one part by its first human turn, so that two comparisons of one
-conversation never stand on both sides of a split:
+conversation never stand on both sides of a split; nor does a prompt:
 
     warm_up   chosen replies to learn, and prompts for the optimiser
     proxy     comparisons for the reward model that is optimised
@@ -19,7 +19,7 @@ from typing import Any
 from heed.data.exchange import read_rows, write_rows
 from heed.data.report import DataReport, RowError
 from heed.data.transcripts import transcript_reply
-from heed.ids import stream_seed
+from heed.ids import content_hash, stream_seed
 from heed.records import Message
 
 PARTS = {"warm_up": 0.30, "proxy": 0.22, "gold": 0.40, "judge": 0.08}
@@ -83,6 +83,7 @@ def comparisons(
     """
     files = [f for f in sorted(comparisons.glob("*.jsonl*")) if f.name.startswith(tuple(kinds))]
     parts: dict[str, list[dict[str, Any]]] = {name: [] for name in PARTS}
+    owner: dict[str, str] = {}
     reports = []
     for file in files:
         report = DataReport(str(file))
@@ -95,8 +96,12 @@ def comparisons(
                 part, pair = split_pair(row, prompt_letters, reply_letters, report, seed)
             except RowError as error:
                 report.drop(error.reason, f"line {number} {error.detail}")
-            else:
+                continue
+            # Without their oldest turns two conversations may come to the same prompt.
+            if owner.setdefault(content_hash(pair["prompt"]), part) == part:
                 parts[part].append(pair)
+            else:
+                report.drop("prompt stands in another part already", pair["prompt"][-1]["content"])
     demonstrations = [
         {"prompt": pair["prompt"], "completion": pair["chosen"]}
         for pair in parts["warm_up"]

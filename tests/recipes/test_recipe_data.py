@@ -57,6 +57,20 @@ def test_a_conversation_is_on_one_side_whatever_follows_its_first_turn(tmp_path:
     assert learned <= {row["prompt"][0]["content"] for row in rows(out / "prompts.jsonl")}
 
 
+def test_conversations_that_come_to_one_prompt_are_on_one_side(tmp_path: Path) -> None:
+    more = "\n\nAssistant: " + "b" * 400 + "\n\nHuman: Thanks!"
+    write_rows(tmp_path / "helpful.jsonl", [pair(f"Question {i}?", more=more) for i in range(50)])
+    (report,) = function("hh_data.py:comparisons")(tmp_path, comparisons=tmp_path, seed=3)
+    with_rows = [
+        name
+        for name in ("prompts", "proxy", "gold", "judge")
+        if (tmp_path / f"{name}.jsonl").stat().st_size
+    ]
+    assert len(with_rows) == 1
+    assert report.read == 50
+    assert report.reasons["prompt stands in another part already"] == 50 - report.kept > 10
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
