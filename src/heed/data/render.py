@@ -47,6 +47,12 @@ class Renderer:
         self.notes: list[str] = []
         self._text = Encoding(tokenizer)
         if chat_template is None and not self.tokenizer.chat_template:
+            if self.tokenizer.eos_token is None:
+                raise DataError(
+                    "there is no end token: the tokenizer has neither an eos_token nor a chat "
+                    "template. A policy could never learn to stop; set tokenizer.eos_token and "
+                    "save the tokenizer, or give a chat template that ends turns"
+                )
             chat_template = ("{{ bos_token }}" if self._text.start else "") + PLAIN_TEMPLATE
             self._note(
                 "the tokenizer has no chat template; dialogues use the built-in plain one "

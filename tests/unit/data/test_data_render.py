@@ -160,6 +160,8 @@ def test_without_an_end_token_there_is_an_error_with_a_remedy(
 ) -> None:
     with pytest.raises(DataError, match=r"no end token.*set tokenizer\.eos_token"):
         Renderer(make_tokenizer(NO_END, eos=None))
+    with pytest.raises(DataError, match=r"no end token.*set tokenizer\.eos_token"):
+        Renderer(make_tokenizer(None, eos=None))
     # The template's own end of turn is enough.
     assert Renderer(make_tokenizer(CHATML, eos=None)).end_ids
 
