@@ -31,6 +31,7 @@ from heed.learners.optim import (
     non_finite,
     set_rate,
 )
+from heed.models.attention import widen_attention
 from heed.models.device import choose_device, choose_precision, keep_memory
 from heed.settings import LearnerSettings, OptimSettings
 
@@ -89,6 +90,8 @@ class LocalLearner:
             # Buffers, such as the angles of rotary positions, keep their precision.
             if parameter.dtype != torch.float64:
                 parameter.data = parameter.data.to(self.dtype)
+        if self.dtype == torch.bfloat16 and self.device.type == "cpu":
+            widen_attention(self.head)
         self._weights: dict[str, Tensor] = {**(self._masters.weights if self._masters else trained)}
         values = self._weights.values()
         self._optimizer = make_optimizer(values, self._optim) if trained else None
