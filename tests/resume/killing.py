@@ -91,6 +91,12 @@ def kill_repeatedly(
 
 def _written(folder: Path) -> int:
     """Lines of metrics, and checkpoints by their step, also inside a pipeline's stages."""
-    lines = [path.read_bytes().count(b"\n") for path in folder.rglob("metrics.jsonl")]
-    steps = [int(path.name[-8:]) for path in folder.rglob("checkpoints/step-*")]
-    return sum(lines) + sum(steps)
+    while True:
+        try:
+            runs = [folder, *folder.glob("stages/*")]
+            files = [run / "metrics.jsonl" for run in runs]
+            lines = [file.read_bytes().count(b"\n") for file in files if file.is_file()]
+            steps = [int(path.name[-8:]) for run in runs for path in run.glob("checkpoints/step-*")]
+        except FileNotFoundError:
+            continue  # something was renamed while this looked; look again
+        return sum(lines) + sum(steps)
