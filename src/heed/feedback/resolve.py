@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from heed.errors import ConfigError
 from heed.feedback.base import Item, Scorer
-from heed.feedback.rules import CallableScorer, WeightedSum, load_callable
+from heed.feedback.rules import CallableScorer, WeightedSum, failed_completion, load_callable
 from heed.records import Score
 from heed.worlds.saved import is_world, load_world
 from heed.worlds.town import Town
@@ -34,11 +33,9 @@ class WorldScorer:
         """Judge items against the truth; parts are those of the world's quality."""
         out = []
         for item in items:
-            if item.completion.error is not None:
-                error = f"the completion failed: {item.completion.error}"
-                out.append(
-                    Score(item_id=item.completion.id, value=None, error=error, scorer=self.name)
-                )
+            failed = failed_completion(item, self.name)
+            if failed is not None:
+                out.append(failed)
                 continue
             text = item.completion.text
             quality = self._world.quality(item.prompt, text)
@@ -97,8 +94,3 @@ def load_scorers(
     if len(scorers) == 1 and (weights is None or weights[0] == 1.0):
         return scorers[0]
     return WeightedSum(scorers, list(weights or [1.0] * len(scorers)))
-
-
-def is_local(word: str) -> bool:
-    """Whether a word names something on this disk, whose content can be hashed."""
-    return Path(word.split(":")[0]).exists()
