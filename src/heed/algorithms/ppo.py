@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from heed import kl
 from heed.algorithms import online, rollouts
@@ -32,7 +31,7 @@ from heed.learners.local import LocalLearner
 from heed.learners.reference import AdapterReference
 from heed.models.adapters import add_lora, merge_and_save
 from heed.models.heads import PolicyHead, SharedHead, ValueHead
-from heed.models.load import load_causal, load_tokenizer
+from heed.models.load import load_causal, load_tokenizer, same_tokens
 from heed.records import PolicyRef, Prompt
 from heed.runs.run import Run
 from heed.runs.sinks import Sink
@@ -175,11 +174,6 @@ def _value(
         head = ValueHead.from_policy(causal)
     optim = config.value_optim or config.optim
     return LocalLearner(head, optim, steps, config.learner, bad_batch=run.path("bad"))
-
-
-def same_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
-    """Whether two tokenizers give every id the same meaning."""
-    return one.get_vocab() == other.get_vocab()
 
 
 def exact_kl(policy: LocalLearner, reference: Evaluator) -> Callable[[TokenBatch], Tensor]:

@@ -23,6 +23,7 @@ from heed.feedback.resolve import load_scorer
 from heed.ids import stream_seed
 from heed.learners.local import LocalLearner
 from heed.models.heads import PolicyHead
+from heed.models.load import same_tokens
 from heed.records import Completion, Finding, Prompt, Sampling
 from heed.runs.run import Run
 from heed.runs.sinks import Sink
@@ -210,7 +211,7 @@ def _kl_findings(
 ) -> list[Finding]:
     """Sequence KL of the policy to the baseline on its own completions, where it is defined."""
     name, unit = "kl", "nats per completion"
-    if policy.tokenizer.get_vocab() != baseline.tokenizer.get_vocab():
+    if not same_tokens(policy.tokenizer, baseline.tokenizer):
         reason = "the two policies have different vocabularies"
         return [Finding(name=config.prefix + name, estimate=None, n=0, unit=unit, reason=reason)]
     if config.sampling.temperature == 0:

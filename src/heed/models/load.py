@@ -36,6 +36,7 @@ __all__ = [
     "load_tokenizer",
     "make_model",
     "resolve_path",
+    "same_tokens",
     "save_model",
     "train_tokenizer",
 ]
@@ -108,6 +109,11 @@ def load_tokenizer(
         return AutoTokenizer.from_pretrained(
             path, revision=None if tokenizer else revision, trust_remote_code=trust_remote_code
         )
+
+
+def same_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Tell whether two tokenizers give every id the same meaning."""
+    return bool(one.get_vocab() == other.get_vocab())
 
 
 def load_causal(
