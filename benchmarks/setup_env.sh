@@ -7,18 +7,22 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3.11}
-TORCH=2.13.0
-TRANSFORMERS=5.23.0
+HEED_PYTHON=${HEED_PYTHON:-.venv/bin/python}
 TRL=1.16.0
 TRL_WITH_PPO=1.12.0
 
+version_in_use() { "$HEED_PYTHON" -c "from importlib.metadata import version as v; print(v('$1').split('+')[0])"; }
+TORCH=$(version_in_use torch)
+TRANSFORMERS=$(version_in_use transformers)
+
 mkdir -p .bench
-if [ ! -f .bench/venv/complete ]; then
+complete=.bench/venv/complete-$TORCH-$TRANSFORMERS-$TRL
+if [ ! -f "$complete" ]; then
     [ -x .bench/venv/bin/python ] || "$PYTHON" -m venv .bench/venv
     # torch first: TRL's own requirement would be met by any build of it.
     .bench/venv/bin/pip install --quiet "torch==$TORCH"
     .bench/venv/bin/pip install --quiet "transformers==$TRANSFORMERS" "trl==$TRL"
-    touch .bench/venv/complete
+    touch "$complete"
 fi
 if [ ! -f .bench/trl-1.12/complete ]; then
     rm -rf .bench/trl-1.12
