@@ -87,7 +87,7 @@ class LearnerSettings(Settings):
     """How training steps are executed; changes speed and memory, not what is learned."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Compute type; master weights stay fp32. auto: bf16 where the device has the instructions."""
+    """Compute type; master weights stay fp32. auto: bf16 where the device is faster at it."""
     micro_batch_tokens: int = Field(default=8192, ge=1)
     """Tokens, padding included, in one forward and backward pass."""
     layout: Literal["padded", "packed"] = "padded"

@@ -97,7 +97,7 @@ def defaults() -> Iterator[tuple[str, str]]:
     device = choose_device("auto")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     yield "learner.device", f"{device} {name}".rstrip()
-    words = "bf16 instructions found" if has_bf16(device) else "no bf16 instructions"
+    words = "bf16 is faster here" if has_bf16(device) else "bf16 is not faster here"
     for parameters, size in ((1_000_000, "1M"), (1_000_000_000, "1B")):
         chosen = choose_precision("auto", device, parameters)
         short = {torch.bfloat16: "bf16", torch.float32: "fp32"}[chosen]

@@ -33,14 +33,29 @@ def test_precision_follows_the_instructions_and_the_size(monkeypatch: pytest.Mon
     assert choose_precision("auto", CPU, LARGE) == torch.float32
 
 
-def test_detection_agrees_with_the_kernels_list_of_instructions() -> None:
-    try:
-        with open("/proc/cpuinfo") as stream:
-            flags = next(line for line in stream if line.startswith("flags")).split()
-    except (OSError, StopIteration):
-        pytest.skip("the system does not list the processor's instructions")
-    expected = "avx512_bf16" in flags or "amx_bf16" in flags
-    assert has_bf16(CPU) == expected
+@pytest.mark.parametrize(
+    ("found", "faster"),
+    [
+        ({"amx_tile": True, "amx_bf16": True, "cpu_name": "Intel Xeon"}, True),
+        ({"amx_tile": True, "amx_bf16": False, "cpu_name": "Intel Xeon"}, False),
+        ({"avx512_bf16": True, "cpu_name": "Intel Xeon"}, False),
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, True),
+        ({"avx512_bf16": False, "cpu_name": "AMD EPYC"}, False),
+        ({}, False),
+    ],
+)
+def test_bf16_is_taken_where_the_processor_is_faster_at_it(
+    found: dict[str, object], faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert has_bf16(CPU) == faster
+
+
+def test_an_older_torch_that_does_not_name_the_processor_computes_in_fp32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not has_bf16(CPU)
     assert not has_bf16(torch.device("mps"))
 
 
