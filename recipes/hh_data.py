@@ -22,7 +22,7 @@ from heed.data.transcripts import transcript_reply
 from heed.ids import content_hash, stream_seed
 from heed.records import Message
 
-PARTS = {"warm_up": 0.30, "proxy": 0.22, "gold": 0.40, "judge": 0.08}
+PARTS = {"warm_up": 0.24, "proxy": 0.28, "gold": 0.40, "judge": 0.08}
 """Share of the conversations."""
 _SPEAKERS = {"U": "user", "S": "assistant", "user": "user", "assistant": "assistant"}
 _END = "<|endoftext|>"
