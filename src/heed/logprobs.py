@@ -1,8 +1,8 @@
 """Logprobs of tokens: the only shift by one in the package, and the output layer in chunks.
 
-The hidden state at t - 1 predicts token t. `shift_hidden` picks exactly the hidden states that
-predict learned tokens, `token_logprobs` runs the output layer on those alone, and `scatter` puts
-the results back, so that entry t describes token t again.
+The hidden state at t - 1 predicts token t. `sources` and `shift_hidden` pick exactly the hidden
+states that predict learned tokens, `token_logprobs` runs the output layer on those alone, and
+`scatter` puts the results back, so that entry t describes token t again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,27 @@ from heed.errors import ConfigError, DataError
 
 SAVE_LIMIT = 2**24
 """Up to this many probabilities (N x V) are kept for the backward pass; above, recomputed."""
+
+
+def sources(learn: Tensor) -> Tensor:
+    """Find the place that predicts each learned token: the one before it.
+
+    Args:
+        learn: [B, T] bool.
+
+    Returns:
+        [N] int64, places in the flattened batch, row by row.
+
+    Raises:
+        DataError: a first token is learned.
+    """
+    if learn.shape[1] and bool(learn[:, 0].any()):
+        rows = torch.nonzero(learn[:, 0]).flatten().tolist()
+        raise DataError(
+            f"rows {rows[:8]} learn their first token, which nothing predicts; "
+            "begin each row with a prompt or start token that is not learned"
+        )
+    return torch.nonzero(learn.flatten()).flatten() - 1
 
 
 def shift_hidden(hidden: Tensor, learn: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,14 +59,8 @@ def shift_hidden(hidden: Tensor, learn: Tensor) -> tuple[Tensor, Tensor]:
             f"learn is {learn.dtype} {tuple(learn.shape)} and hidden {tuple(hidden.shape)}; "
             "expected bool [B, T] and [B, T, D]"
         )
-    if learn.shape[1] and bool(learn[:, 0].any()):
-        rows = torch.nonzero(learn[:, 0]).flatten().tolist()
-        raise DataError(
-            f"rows {rows[:8]} learn their first token, which nothing predicts; "
-            "begin each row with a prompt or start token that is not learned"
-        )
-    index = torch.nonzero(learn.flatten()).flatten()
-    return hidden.flatten(0, 1).index_select(0, index - 1), index
+    before = sources(learn)
+    return hidden.flatten(0, 1).index_select(0, before), before + 1
 
 
 def scatter(values: Tensor, learn: Tensor) -> Tensor:

@@ -90,8 +90,9 @@ class LearnerSettings(Settings):
     """Compute type; master weights stay fp32. auto: bf16 where the device is faster at it."""
     micro_batch_tokens: int = Field(default=8192, ge=1)
     """Tokens, padding included, in one forward and backward pass."""
-    layout: Literal["padded", "packed"] = "padded"
-    """padded: rows of like length side by side. packed: rows joined end to end, isolated."""
+    layout: Literal["auto", "padded", "packed"] = "auto"
+    """padded: rows of like length side by side. packed: joined end to end, shared prompts once.
+    auto: packed where the model attends by rows (full attention through torch's kernels)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     device: str = "auto"

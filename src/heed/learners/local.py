@@ -31,7 +31,8 @@ from heed.learners.optim import (
     non_finite,
     set_rate,
 )
-from heed.models.attention import widen_attention
+from heed.models.attention import adopt_attention
+from heed.models.backbone import joins_rows
 from heed.models.device import choose_device, choose_precision, keep_memory
 from heed.settings import LearnerSettings, OptimSettings
 
@@ -90,8 +91,8 @@ class LocalLearner:
             # Buffers, such as the angles of rotary positions, keep their precision.
             if parameter.dtype != torch.float64:
                 parameter.data = parameter.data.to(self.dtype)
-        if self.dtype == torch.bfloat16 and self.device.type == "cpu":
-            widen_attention(self.head)
+        adopt_attention(self.head)
+        self._joined = joins_rows(self.head, self._settings.layout)
         self._weights: dict[str, Tensor] = {**(self._masters.weights if self._masters else trained)}
         values = self._weights.values()
         self._optimizer = make_optimizer(values, self._optim) if trained else None
@@ -248,6 +249,7 @@ class LocalLearner:
             batch,
             self._settings.micro_batch_tokens,
             skip_unlearned=skip and not self._reads_rows(),
+            joined=self._joined,
         )
 
     @torch.no_grad()

@@ -11,28 +11,65 @@ from torch import Tensor
 from heed.data.batch import PairBatch, TokenBatch, micro_batches
 from heed.errors import LearnerError
 from heed.learners.base import Outputs
+from heed.models.packing import rows_by_prompt
 
 
 def split(
-    batch: TokenBatch | PairBatch, max_tokens: int, *, skip_unlearned: bool = False
+    batch: TokenBatch | PairBatch,
+    max_tokens: int,
+    *,
+    skip_unlearned: bool = False,
+    joined: bool = False,
 ) -> list[list[int]]:
-    """Group the rows (or pairs) into micro-batches of at most `max_tokens`, padding included.
+    """Group the rows (or pairs) into micro-batches of at most `max_tokens`.
 
-    The two sides of a pair count together, because they run in one forward pass.
+    Padding counts, unless rows are joined; then rows of one prompt stay together where they fit,
+    and the prompt counts for each. The two sides of a pair count together, because they run in one
+    forward pass.
 
     Args:
         skip_unlearned: leave out rows without a learned token, where some row has one.
+        joined: whether rows will be joined end to end.
     """
     if isinstance(batch, PairBatch):
-        longest = torch.maximum(batch.chosen.lengths, batch.rejected.lengths)
+        one, other = batch.chosen.lengths, batch.rejected.lengths
+        if joined:
+            return _fill([[i] for i in range(len(batch))], (one + other).tolist(), max_tokens)
+        longest = torch.maximum(one, other)
         return list(micro_batches([2 * n for n in longest.tolist()], max_tokens))
     keep = batch.learn.any(1)
     if not skip_unlearned or not bool(keep.any()):
         keep = torch.ones_like(keep)
     rows = keep.nonzero().flatten().tolist()
     lengths = batch.lengths.tolist()
+    if joined:
+        together = [[r for r in rows if keep[r]] for rows in rows_by_prompt(batch)]
+        return _fill([rows for rows in together if rows], lengths, max_tokens)
     groups = micro_batches([lengths[row] for row in rows], max_tokens)
     return [[rows[i] for i in group] for group in groups]
+
+
+def _fill(
+    together: Sequence[Sequence[int]], lengths: Sequence[int], max_tokens: int
+) -> list[list[int]]:
+    """Fill micro-batches one after another; groups with the longest rows come first.
+
+    A group is split only where it does not fit as a whole.
+    """
+    order = sorted(together, key=lambda rows: (-max(lengths[row] for row in rows), rows[0]))
+    filled: list[list[int]] = []
+    room = 0
+    for rows in order:
+        whole = sum(lengths[row] for row in rows)
+        if filled and whole > room and whole <= max_tokens:
+            room = 0
+        for row in rows:
+            if not filled or lengths[row] > room:
+                filled.append([])
+                room = max_tokens
+            filled[-1].append(row)
+            room -= lengths[row]
+    return filled
 
 
 def pairs_to(pairs: PairBatch, device: torch.device) -> PairBatch:

@@ -1,9 +1,12 @@
-"""Attention in fp32 for bf16 models on a CPU.
+"""Attention of transformers' models, as heed's batches need it.
 
-On CPUs torch's fused attention is faster in fp32 than in bf16, and its backward pass by far (width
-128, 32 x 128 tokens, one Zen 4 core: 10 against 52 ms a layer backward, 7 against 11 forward).
-Widening queries, keys and values makes a reward-model step 1.2 to 1.7 times faster. One query at a
-time, as in decoding, stays bf16: there the cast of the whole cache would cost more.
+Rows in a line: where a batch is joined end to end (`heed.models.packing`), attention alone sees
+rows. The other layers of the model do not know.
+
+bf16 on a CPU: torch's fused attention is faster in fp32 than in bf16 there, and its backward pass
+by far (width 128, 32 x 128 tokens, one Zen 4 core: 10 against 52 ms a layer backward, 7 against 11
+forward). Widening queries, keys and values makes a reward-model step 1.2 to 1.7 times faster. One
+query at a time, as in decoding, stays bf16: there the cast of the whole cache would cost more.
 """
 
 from __future__ import annotations
@@ -17,11 +20,15 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-NAME = "heed_wide"
+from heed.models.packing import Blocks
+
+NAME = "heed"
+BLOCKS = "heed_blocks"
+"""The argument of a model's forward pass that says where attention finds rows."""
 
 
-def widen_attention(module: nn.Module) -> None:
-    """Let the models inside a module attend in fp32 where they are bf16.
+def adopt_attention(module: nn.Module) -> None:
+    """Let the models inside a module attend by this file.
 
     Models that attend by another way than torch's fused attention stay as they are.
     """
@@ -33,13 +40,46 @@ def widen_attention(module: nn.Module) -> None:
 def _attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **more: Any
 ) -> tuple[Tensor, None]:
-    if query.shape[2] == 1 or query.dtype != torch.bfloat16:
-        found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **more)
-        return found
-    if mask is not None and mask.dtype != torch.bool:
-        mask = mask.float()
-    out, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **more)
-    return out.to(query.dtype), None
+    """Attend as transformers asks: [b, heads, t, d] in, [b, t, heads, d] out."""
+    blocks: Blocks | None = more.pop(BLOCKS, None)
+    dtype = query.dtype
+    if dtype == torch.bfloat16 and query.device.type == "cpu" and query.shape[2] > 1:
+        query, key, value = query.float(), key.float(), value.float()
+        mask = mask.float() if mask is not None and mask.dtype != torch.bool else mask
+    if blocks is None:
+        found: Tensor = sdpa_attention_forward(module, query, key, value, mask, **more)[0]
+    else:
+        found = _attend_rows(module, query, key, value, blocks, **more)
+    return found.to(dtype), None
+
+
+def _attend_rows(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, **more: Any
+) -> Tensor:
+    lines = [states.transpose(1, 2)[0] for states in (query, key, value)]
+    if blocks.in_order:
+        rows = [line.unflatten(0, blocks.whole[0].shape) for line in lines]
+        return _fused(module, rows, None, **more).flatten(0, 1)[None]
+    parts = []
+    for places in blocks.whole:
+        rows = [_take(line, places) for line in lines]
+        parts.append(_fused(module, rows, None, **more).flatten(0, 1))
+    for tails in blocks.tails:
+        at = (tails.queries, tails.keys, tails.keys)
+        rows = [_take(line, places) for line, places in zip(lines, at, strict=True)]
+        parts.append(_fused(module, rows, tails.seen, **more).flatten(0, 1))
+    return torch.cat(parts).index_select(0, blocks.back)[None]
+
+
+def _take(line: Tensor, places: Tensor) -> Tensor:
+    """Rows [R, t, heads, d] of a line [N, heads, d]."""
+    return line.index_select(0, places.flatten()).unflatten(0, places.shape)
+
+
+def _fused(module: nn.Module, rows: list[Tensor], seen: Tensor | None, **more: Any) -> Tensor:
+    query, key, value = (states.transpose(1, 2) for states in rows)
+    found: Tensor = sdpa_attention_forward(module, query, key, value, seen, **more)[0]
+    return found
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, _attend)

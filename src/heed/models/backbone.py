@@ -2,8 +2,8 @@
 
 Rows are laid out so that the model's own causal mask is the only one needed: real tokens move to
 the left (padding side then changes nothing, and padding is never seen), or all rows are joined end
-to end behind a block-causal mask. Learned tokens keep their row-by-row order in either layout, so
-what is computed for them goes straight back to the batch.
+to end, prompts that rows share once (`heed.models.packing`). Where a model cannot attend by rows,
+joined rows stand behind a block-causal mask.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from typing import Any, Literal, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import get_layer_types_and_kwargs
 
+from heed import logprobs
 from heed.data.batch import TokenBatch
 from heed.errors import ConfigError
+from heed.models import attention, packing
 
-Layout = Literal["padded", "packed"]
+Layout = Literal["auto", "padded", "packed"]
 
 
 def unwrap(causal: nn.Module) -> PreTrainedModel:
@@ -91,67 +94,161 @@ def plain_head(causal: nn.Module) -> nn.Linear | None:
 
 @dataclass(frozen=True)
 class Laid:
-    """A batch as the model reads it, [b, t] with b t >= the batch's real tokens.
+    """A batch as the model reads it, [b, t] with b t tokens.
 
     Args:
         tokens, positions: [b, t] int64.
-        learn: [b, t] bool; its true entries come in the order of the batch's.
-        segments: [b, t] int64, the row each token belongs to; None where each row stands alone.
-        last: [B] int64, place of each row's last real token in the flattened [b t].
+        sources: [N] int64, place in the flattened [b t] that predicts each learned token of the
+            batch, in the batch's order.
+        last: [B] int64, place of each row's last real token.
+        segments: [b, t] int64, the row each token belongs to, where a mask keeps rows apart.
+        blocks: where attention finds rows, where it keeps them apart by itself.
     """
 
     tokens: Tensor
     positions: Tensor
-    learn: Tensor
-    segments: Tensor | None
+    sources: Tensor
     last: Tensor
+    segments: Tensor | None = None
+    blocks: packing.Blocks | None = None
 
 
-def lay_out(batch: TokenBatch, layout: Layout = "padded") -> Laid:
-    """Move real tokens to the left of each row, or join all rows end to end."""
-    lengths = batch.attend.sum(1)
+def lay_out(batch: TokenBatch, layout: Layout, model: PreTrainedModel) -> Laid:
+    """Move real tokens to the left of each row, or join all rows end to end.
+
+    Args:
+        batch: rows; an empty row is an error of whoever built it.
+        layout: auto joins where the model attends by rows.
+        model: what will read the batch.
+    """
+    if layout not in ("auto", "padded", "packed"):
+        raise ConfigError(f"layout is {layout!r}, expected 'auto', 'padded' or 'packed'")
+    if layout != "padded" and attends_by_rows(model):
+        return _joined(batch)
     if layout == "packed":
-        real = batch.attend
-        ends = lengths.cumsum(0)
-        segments = torch.arange(len(batch), device=real.device).repeat_interleave(lengths)
-        starts = (ends - lengths).repeat_interleave(lengths)
-        positions = torch.arange(len(segments), device=real.device) - starts
-        return Laid(
-            batch.tokens[real][None],
-            positions[None],
-            batch.learn[real][None],
-            segments[None],
-            ends - 1,
-        )
-    if layout != "padded":
-        raise ConfigError(f"layout is {layout!r}, expected 'padded' or 'packed'")
-    num_rows = len(batch)
-    tokens, learn = batch.tokens, batch.learn
-    longest = int(lengths.max())
-    right_padded = bool(batch.attend[:, 0].all()) and bool(
-        (batch.attend.int().diff(dim=1) <= 0).all()
+        return _masked(batch)
+    return _padded(batch)
+
+
+def _joined(batch: TokenBatch) -> Laid:
+    line = packing.join(batch)
+    return Laid(
+        batch.tokens.flatten()[line.index][None],
+        batch.positions.flatten()[line.index][None],
+        line.place[logprobs.sources(batch.learn)],
+        line.place[_last(batch)],
+        blocks=line.blocks,
     )
-    if not right_padded:
-        order = torch.argsort((~batch.attend).int(), dim=1, stable=True)
-        tokens, learn = tokens.gather(1, order), learn.gather(1, order)
-    tokens, learn = tokens[:, :longest], learn[:, :longest]
-    places = torch.arange(longest, device=tokens.device)
+
+
+def _masked(batch: TokenBatch) -> Laid:
+    """Rows joined, and the row of each token, from which a mask is made."""
+    real = batch.attend.flatten().nonzero().flatten()
+    place = torch.zeros_like(batch.tokens).flatten()
+    place[real] = torch.arange(len(real), device=real.device)
+    segments = real // batch.tokens.shape[1]
+    return Laid(
+        batch.tokens.flatten()[real][None],
+        batch.positions.flatten()[real][None],
+        place[logprobs.sources(batch.learn)],
+        place[_last(batch)],
+        segments=segments[None],
+    )
+
+
+def _padded(batch: TokenBatch) -> Laid:
+    lengths = batch.lengths
+    longest = int(lengths.max())
+    # The first columns hold each row's real tokens, in order; padding follows.
+    order = torch.argsort((~batch.attend).int(), dim=1, stable=True)
+    first = torch.arange(len(batch), device=order.device)[:, None] * longest
+    place = (order.argsort(1) + first).flatten()
+    steps = torch.arange(longest, device=order.device).expand(len(batch), -1)
     # Padding takes id 0: any id may stand there, even one outside the vocabulary.
-    tokens = tokens.masked_fill(places >= lengths[:, None], 0)
-    first = torch.arange(num_rows, device=tokens.device) * longest
-    return Laid(tokens, places.expand(num_rows, -1), learn, None, first + lengths - 1)
+    tokens = batch.tokens.gather(1, order)[:, :longest].masked_fill(steps >= lengths[:, None], 0)
+    return Laid(tokens, steps, place[logprobs.sources(batch.learn)], place[_last(batch)])
+
+
+def _last(batch: TokenBatch) -> Tensor:
+    """Place of each row's last real token in the flattened batch: [B]."""
+    width = batch.tokens.shape[1]
+    column = torch.arange(width, device=batch.attend.device).expand_as(batch.attend)
+    last = column.masked_fill(~batch.attend, 0).amax(1)
+    return last + torch.arange(len(batch), device=last.device) * width
+
+
+def joins_rows(module: nn.Module, layout: Layout) -> bool:
+    """Whether the models inside a module read batches joined end to end."""
+    models = [m for m in module.modules() if isinstance(m, PreTrainedModel)]
+    if layout == "auto":
+        return bool(models) and attends_by_rows(models[-1])
+    return layout == "packed"
+
+
+_BY_ROWS: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+
+
+def attends_by_rows(model: PreTrainedModel) -> bool:
+    """Whether rows that are joined end to end get what they would get alone; tried once a model.
+
+    It takes `heed.models.attention`, full attention in every layer, and a model that takes
+    positions and hands its arguments on to its attention.
+    """
+    if model.config._attn_implementation != attention.NAME:
+        return False
+    if model not in _BY_ROWS:
+        plain = takes_positions(model) and set(layer_types(model)) <= {"full_attention"}
+        _BY_ROWS[model] = plain and _joins_exactly(model)
+    return _BY_ROWS[model]
+
+
+@torch.no_grad()
+def _joins_exactly(model: PreTrainedModel) -> bool:
+    """Compare two rows of one prompt, joined, with the same rows side by side."""
+    device = next(model.parameters()).device
+    tokens = torch.tensor([[1, 2, 3, 4, 5, 6, 2, 3], [1, 2, 3, 4, 5, 1, 4, 0]], device=device)
+    attend = torch.ones_like(tokens, dtype=torch.bool)
+    attend[1, -1] = False
+    learn = attend.clone()
+    learn[:, :5] = False
+    steps = torch.arange(tokens.shape[1], device=device).expand_as(tokens)
+    batch = TokenBatch(tokens, attend, learn, steps, ("one", "two"))
+    training = model.training
+    model.eval()
+    try:
+        states = []
+        for laid in (_joined(batch), _padded(batch)):
+            found = _plain_output(model, laid).float().flatten(0, 1)
+            states.append(found[torch.cat([laid.sources, laid.last])])
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return False  # the model does not know the argument, or not this kind of input
+    finally:
+        model.train(training)
+    one, two = states
+    close = 0.05 if next(model.parameters()).dtype == torch.bfloat16 else 1e-3
+    return bool((one - two).norm() <= close * two.norm())
+
+
+def _plain_output(model: PreTrainedModel, laid: Laid) -> Tensor:
+    output = model(**model_arguments(model, laid))
+    found: Tensor = output.logits if hasattr(output, "logits") else output.last_hidden_state
+    return found
 
 
 def model_arguments(model: PreTrainedModel, laid: Laid) -> dict[str, Any]:
     """Build the keyword arguments of a forward pass over a laid-out batch.
 
     Raises:
-        ConfigError: rows are packed and the model takes no positions.
+        ConfigError: rows are joined and the model takes no positions.
     """
     arguments: dict[str, Any] = {"input_ids": laid.tokens, "use_cache": False}
     positioned = takes_positions(model)
     if positioned:
         arguments["position_ids"] = laid.positions
+    if laid.blocks is not None:
+        # A mask of four dimensions is taken as it is, so that none is made; nobody reads it.
+        arguments["attention_mask"] = torch.zeros(1, 1, 1, 1, device=laid.tokens.device)
+        arguments[attention.BLOCKS] = laid.blocks
     if laid.segments is None:
         return arguments
     if not positioned:
@@ -167,10 +264,13 @@ def model_arguments(model: PreTrainedModel, laid: Laid) -> dict[str, Any]:
     return arguments
 
 
-def hidden_states(backbone: PreTrainedModel, laid: Laid) -> Tensor:
-    """Run the backbone: [b, t, D]."""
+def hidden_states(
+    backbone: PreTrainedModel, batch: TokenBatch, layout: Layout
+) -> tuple[Tensor, Laid]:
+    """Run the backbone over a batch: its states [b t, D], and where the batch's tokens are."""
+    laid = lay_out(batch, layout, backbone)
     output: Tensor = backbone(**model_arguments(backbone, laid)).last_hidden_state
-    return output
+    return output.flatten(0, 1), laid
 
 
 def takes_positions(model: PreTrainedModel) -> bool:

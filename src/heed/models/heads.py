@@ -26,7 +26,6 @@ from heed.data.batch import TokenBatch
 from heed.errors import ConfigError
 from heed.ids import stream_seed
 from heed.models.backbone import (
-    Laid,
     Layout,
     backbone_of,
     hidden_size,
@@ -46,14 +45,15 @@ class Head(nn.Module):
     """Base of the heads: outputs that a head does not have are None."""
 
     def outputs(
-        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "padded"
+        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "auto"
     ) -> dict[str, Tensor | None]:
         """Evaluate a batch.
 
         Args:
             batch: rows on this module's device.
             entropy: whether the entropy is computed where there is one.
-            layout: padded runs the rows side by side, packed joins them end to end.
+            layout: padded runs the rows side by side, packed joins them end to end, auto joins
+                them where the model attends by rows.
 
         Returns:
             logprobs [B, T], entropy [B, T] (detached), values [B, T], scores [B], each fp32 or
@@ -91,13 +91,12 @@ class PolicyHead(Head):
         self.is_plain = plain_head(causal) is not None
 
     def outputs(
-        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "padded"
+        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "auto"
     ) -> dict[str, Tensor | None]:
         """Evaluate a batch; see `Head.outputs`."""
-        laid = lay_out(batch, layout)
         targets = batch.tokens[batch.learn]
         kept = None if batch.kept is None else batch.kept[batch.learn]
-        selected, spread = self._selected(laid), None
+        selected, spread = self._selected(batch, layout), None
         if self.is_plain:
             output = unwrap(self.causal).get_output_embeddings()
             chosen, spread = logprobs.token_logprobs(
@@ -120,25 +119,26 @@ class PolicyHead(Head):
             "scores": None,
         }
 
-    def log_distribution(self, batch: TokenBatch, *, layout: Layout = "padded") -> Tensor:
+    def log_distribution(self, batch: TokenBatch, *, layout: Layout = "auto") -> Tensor:
         """Evaluate the whole distribution that predicts each learned token: [N, V] nats, fp32.
 
         Ids that the sampler could not choose from (`batch.kept`) have -inf.
         """
-        selected = self._selected(lay_out(batch, layout))
+        selected = self._selected(batch, layout)
         if self.is_plain:
             selected = unwrap(self.causal).get_output_embeddings()(selected)
         kept = None if batch.kept is None else batch.kept[batch.learn]
         return logprobs.distribution(selected, batch.temperature, kept)
 
-    def _selected(self, laid: Laid) -> Tensor:
+    def _selected(self, batch: TokenBatch, layout: Layout) -> Tensor:
         """What predicts each learned token: hidden states [N, D], or logits [N, V]."""
         if self.is_plain:
-            hidden = hidden_states(backbone_of(self.causal), laid)
+            states, laid = hidden_states(backbone_of(self.causal), batch, layout)
         else:
             model = unwrap(self.causal)
-            hidden = model(**model_arguments(model, laid)).logits
-        return logprobs.shift_hidden(hidden, laid.learn)[0]
+            laid = lay_out(batch, layout, model)
+            states = model(**model_arguments(model, laid)).logits.flatten(0, 1)
+        return states.index_select(0, laid.sources)
 
 
 class SharedHead(PolicyHead):
@@ -163,7 +163,7 @@ class SharedHead(PolicyHead):
         self._seen: Tensor | None = None
 
     def outputs(
-        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "padded"
+        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "auto"
     ) -> dict[str, Tensor | None]:
         """Evaluate a batch; see `Head.outputs`."""
         found = super().outputs(batch, entropy=entropy, layout=layout)
@@ -172,8 +172,8 @@ class SharedHead(PolicyHead):
         self._seen = None
         return {**found, "values": logprobs.scatter(values, batch.learn)}
 
-    def _selected(self, laid: Laid) -> Tensor:
-        self._seen = super()._selected(laid)
+    def _selected(self, batch: TokenBatch, layout: Layout) -> Tensor:
+        self._seen = super()._selected(batch, layout)
         return self._seen
 
 
@@ -213,12 +213,11 @@ class ValueHead(Head):
         return value
 
     def outputs(
-        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "padded"
+        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "auto"
     ) -> dict[str, Tensor | None]:
         """Evaluate a batch; see `Head.outputs`."""
-        laid = lay_out(batch, layout)
-        selected, _ = logprobs.shift_hidden(hidden_states(self.backbone, laid), laid.learn)
-        values = _read(self.score, selected)
+        states, laid = hidden_states(self.backbone, batch, layout)
+        values = _read(self.score, states.index_select(0, laid.sources))
         return {
             "logprobs": None,
             "entropy": None,
@@ -261,12 +260,12 @@ class RewardHead(Head):
         self.bias.fill_(bias)
 
     def outputs(
-        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "padded"
+        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "auto"
     ) -> dict[str, Tensor | None]:
         """Evaluate a batch; see `Head.outputs`."""
-        laid = lay_out(batch, layout)
-        hidden = hidden_states(self.backbone, laid).flatten(0, 1).index_select(0, laid.last)
-        scores = self.gain.float() * _read(self.score, hidden) + self.bias.float()
+        states, laid = hidden_states(self.backbone, batch, layout)
+        read = _read(self.score, states.index_select(0, laid.last))
+        scores = self.gain.float() * read + self.bias.float()
         return {"logprobs": None, "entropy": None, "values": None, "scores": scores}
 
     @classmethod

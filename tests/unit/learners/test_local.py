@@ -212,13 +212,14 @@ def test_rows_that_are_scored_whole_are_never_skipped() -> None:
     assert float(scores[0]) != 0
 
 
-def test_micro_batches_hold_no_more_than_their_budget() -> None:
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_micro_batches_hold_no_more_than_their_budget(layout: str) -> None:
     batch = make_batch(20, 5)
-    trained = learner(PolicyHead(causal()), micro_batch_tokens=32)
+    trained = learner(PolicyHead(causal()), micro_batch_tokens=32, layout=layout)
     sizes = []
 
     def loss(outputs: Outputs, part: TokenBatch) -> LossTerms:
-        sizes.append(part.tokens.numel())
+        sizes.append(part.tokens.numel() if layout == "padded" else int(part.attend.sum()))
         return token_loss(outputs, part)
 
     trained.backward(batch, loss, 1.0)

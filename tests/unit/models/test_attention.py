@@ -10,7 +10,7 @@ import torch
 from tests.small import small
 from transformers import PreTrainedModel
 
-from heed.models.attention import NAME, widen_attention
+from heed.models.attention import NAME, adopt_attention
 from heed.models.load import load_causal, save_model
 
 TOKENS = torch.randint(3, 100, (3, 24), generator=torch.Generator().manual_seed(0))
@@ -30,7 +30,7 @@ def test_no_further_from_fp32_than_before(architecture: str) -> None:
     for widened in (False, True):
         model = small(architecture).to(torch.bfloat16)
         if widened:
-            widen_attention(model)
+            adopt_attention(model)
             assert model.config._attn_implementation == NAME
         loss, gradient = loss_and_gradient(model)
         assert abs(float(loss - exact)) < 0.02 * abs(float(exact))
@@ -40,7 +40,7 @@ def test_no_further_from_fp32_than_before(architecture: str) -> None:
 
 def test_fp32_and_single_queries_are_untouched() -> None:
     plain, widened = small(), small()
-    widen_attention(widened)
+    adopt_attention(widened)
     with torch.no_grad():
         expected = plain(input_ids=TOKENS, use_cache=False).logits
         assert torch.equal(widened(input_ids=TOKENS, use_cache=False).logits, expected)
@@ -53,13 +53,13 @@ def test_fp32_and_single_queries_are_untouched() -> None:
 def test_another_kind_of_attention_stays() -> None:
     model = small()
     model.set_attn_implementation("eager")
-    widen_attention(model)
+    adopt_attention(model)
     assert model.config._attn_implementation == "eager"
 
 
 def test_saved_models_do_not_know(tmp_path: Path) -> None:
     model = small()
-    widen_attention(model)
+    adopt_attention(model)
     save_model(tmp_path / "model", model, None)
     assert NAME not in json.dumps(json.loads((tmp_path / "model" / "config.json").read_text()))
     assert load_causal(tmp_path / "model").config._attn_implementation == "sdpa"

@@ -300,7 +300,7 @@ def test_packing_needs_positions() -> None:
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(left, right, strict=True))
     with pytest.raises(ConfigError, match="takes no positions"):
         head.outputs(collate(rows()), layout="packed")
-    with pytest.raises(ConfigError, match="expected 'padded' or 'packed'"):
+    with pytest.raises(ConfigError, match="expected 'auto', 'padded' or 'packed'"):
         head.outputs(collate(rows()), layout="ragged")
     with pytest.raises(ConfigError, match="expected a transformers model"):
         backbone_of(torch.nn.Linear(2, 2))
