@@ -164,15 +164,8 @@ def finding(config: EvaluateConfig, name: str, interval: Interval | None, unit: 
     """Name an interval; without one the finding says why it is missing."""
     name = config.prefix + name
     if interval is None:
-        return Finding(name=name, estimate=None, n=0, unit=unit, reason=NOTHING)
-    return Finding(
-        name=name,
-        estimate=interval.estimate,
-        low=interval.low,
-        high=interval.high,
-        n=interval.n,
-        unit=unit,
-    )
+        return Finding.unknown(name, unit, NOTHING)
+    return Finding.of(name, interval, unit)
 
 
 def _whole(
@@ -213,10 +206,10 @@ def _kl_findings(
     name, unit = "kl", "nats per completion"
     if not same_tokens(policy.tokenizer, baseline.tokenizer):
         reason = "the two policies have different vocabularies"
-        return [Finding(name=config.prefix + name, estimate=None, n=0, unit=unit, reason=reason)]
+        return [Finding.unknown(config.prefix + name, unit, reason)]
     if config.sampling.temperature == 0:
         reason = "greedy completions are no sample of the policy"
-        return [Finding(name=config.prefix + name, estimate=None, n=0, unit=unit, reason=reason)]
+        return [Finding.unknown(config.prefix + name, unit, reason)]
     pairs = [(p, c) for p, c in _whole(prompts, answers) if c.logprobs]
     if not pairs:
         return [finding(config, name, None, unit)]
