@@ -32,6 +32,7 @@ from heed.settings import (
     EngineSettings,
     LearnerSettings,
     ModelSettings,
+    NoEffect,
     RunSettings,
     Settings,
 )
@@ -61,6 +62,18 @@ class EvaluateConfig(Settings):
     engine: EngineSettings = EngineSettings()
     learner: LearnerSettings = LearnerSettings()
 
+    def without_effect(self) -> tuple[NoEffect, ...]:
+        """See `Settings.without_effect`."""
+        return (
+            NoEffect(True, ("sampling.seed",), "samples follow run.seed"),
+            NoEffect(True, ("model.lora", "baseline.lora"), "nothing is trained here"),
+            NoEffect(
+                self.data.on_overlong == "truncate",
+                ("data.on_overlong",),
+                "a prompt is never cut; one that is too long is dropped and counted",
+            ),
+        )
+
 
 def run(config: EvaluateConfig, sinks: Sequence[Sink] = ()) -> Run:
     """Judge, and leave the findings and every scored completion in the run."""
@@ -70,7 +83,7 @@ def run(config: EvaluateConfig, sinks: Sequence[Sink] = ()) -> Run:
         "data": config.data.path,
         **{f"judge {name}": word for name, word in config.judges.items()},
     }
-    with Run.start(config.run, "evaluate", config.model_dump(mode="json"), inputs, sinks) as run:
+    with Run.start(config.run, "evaluate", config, inputs, sinks) as run:
         policy, baseline = _open(config, config.model), _open(config, config.baseline)
         # Both answer the same prompts, so the shorter of the two decides.
         shorter = min(policy, baseline, key=lambda it: it.engine.max_length or math.inf)

@@ -18,6 +18,7 @@ from heed.settings import (
     EngineSettings,
     LearnerSettings,
     ModelSettings,
+    NoEffect,
     RunSettings,
     Settings,
 )
@@ -37,11 +38,24 @@ class GenerateConfig(Settings):
     learner: LearnerSettings = LearnerSettings()
     """Its `device` and `precision` say where and in what the model runs."""
 
+    def without_effect(self) -> tuple[NoEffect, ...]:
+        """See `Settings.without_effect`."""
+        of_training = ("micro_batch_tokens", "layout", "gradient_checkpointing")
+        names = ("model.lora", *(f"learner.{name}" for name in of_training))
+        return (
+            NoEffect(True, names, "nothing is trained here"),
+            NoEffect(
+                self.data.on_overlong == "truncate",
+                ("data.on_overlong",),
+                "a prompt is never cut; one that is too long is dropped and counted",
+            ),
+        )
+
 
 def run(config: GenerateConfig, sinks: Sequence[Sink] = ()) -> Run:
     """Sample, and leave `RUN/completions.jsonl`: one line a completion, with its prompt."""
     inputs = {"model": config.model.path, "data": config.data.path}
-    with Run.start(config.run, "generate", config.model_dump(mode="json"), inputs, sinks) as run:
+    with Run.start(config.run, "generate", config, inputs, sinks) as run:
         policy = open_policy(
             config.model,
             device=config.learner.device,

@@ -30,7 +30,7 @@ from heed.runs.lock import LOCK_NAME, is_locked, take_lock
 from heed.runs.memory import PeakMemory
 from heed.runs.metrics import describe
 from heed.runs.sinks import Figure, Sink
-from heed.settings import RunSettings
+from heed.settings import RunSettings, Settings
 
 _SAVE_SECONDS = 20.0
 _LINES = ("metrics.jsonl", "samples.jsonl", "warnings.jsonl")
@@ -70,7 +70,7 @@ class Run:
         cls,
         settings: RunSettings,
         kind: str,
-        config: Mapping[str, Any],
+        config: Settings | Mapping[str, Any],
         inputs: Mapping[str, about.Input] | None = None,
         sinks: Sequence[Sink] = (),
     ) -> Run:
@@ -79,7 +79,8 @@ class Run:
         Args:
             settings: where, under which seed, and what to do with a folder that has content.
             kind: of the stage, such as "ppo".
-            config: the resolved settings, as JSON.
+            config: the resolved settings, or what of them is kept as JSON. Settings that were
+                changed and have no effect are warned of.
             inputs: name -> path or paths of what the run reads; hashed into the manifest.
             sinks: who else hears of metrics and progress.
 
@@ -94,11 +95,14 @@ class Run:
         lock = _claim(folder)
         try:
             previous = _previous(folder, settings)
-            run = cls(folder, about.new_manifest(settings, kind, config, inputs or {}), sinks)
+            kept = config.model_dump(mode="json") if isinstance(config, Settings) else config
+            run = cls(folder, about.new_manifest(settings, kind, kept, inputs or {}), sinks)
             run._lock = lock
             run._memory = PeakMemory()
             if previous is not None:
                 run._take_over(previous)
+            for text in config.ignored() if isinstance(config, Settings) else ():
+                run.warn(0, "settings", text)
             run._save()
         except BaseException:
             lock.close()
