@@ -149,6 +149,11 @@ class PPOConfig(Settings):
             )
         if self.kl_target is not None and (self.kl_horizon is None) == (self.kl_gain is None):
             raise ValueError("an adaptive kl_target needs exactly one of kl_horizon and kl_gain")
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise ValueError(
+                "kl_coef is 0, from where an adaptive coefficient (kl_target) never leaves; start "
+                "it above 0, such as 0.15 in lm-human-preferences"
+            )
         return self
 
     def without_effect(self) -> tuple[NoEffect, ...]:
