@@ -12,6 +12,7 @@ RUN/
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
 import shutil
@@ -22,10 +23,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from heed.errors import ConfigError, StoreError
+from heed.errors import ConfigError, HeedError, StoreError
 from heed.records import Finding
 from heed.runs import manifest as about
-from heed.runs.files import append_line, keep_lines, read_json, read_lines, write_json
+from heed.runs.files import append_line, full_disk, keep_lines, read_json, read_lines, write_json
 from heed.runs.lock import LOCK_NAME, is_locked, take_lock
 from heed.runs.memory import PeakMemory
 from heed.runs.metrics import describe
@@ -40,7 +41,7 @@ class Run:
     """One run folder. Make it with `Run.start` to write, with `Run.open` to read.
 
     As a context manager it ends the run: an exception leaves status failed or interrupted, and a
-    block that ends without `finish` is finished without outputs.
+    block that ends without `finish` is finished without outputs. A full disk is a StoreError.
     """
 
     folder: Path
@@ -316,7 +317,12 @@ class Run:
         elif isinstance(error, KeyboardInterrupt):
             self._end("interrupted", "stopped by the user")
         else:
-            self._end("failed", traceback.format_exception_only(error)[-1].strip())
+            full = full_disk(error)
+            # Without room the manifest cannot say so either.
+            with contextlib.suppress(*([StoreError] if full else [])):
+                self._end("failed", traceback.format_exception_only(error)[-1].strip())
+            if full is not None and not isinstance(error, HeedError):
+                raise full from error
 
     def _end(self, status: str, error: str | None) -> None:
         self._manifest |= {"status": status, "finished": about.now(), "error": error}
@@ -326,8 +332,8 @@ class Run:
             assert self._lock is not None
             self._lock.close()
             self._lock = None
-        for sink in self._sinks:
-            sink.finish(status)
+            for sink in self._sinks:
+                sink.finish(status)
 
     def _save(self) -> None:
         peaks = [self._earlier_peak, self._memory.bytes() if self._memory else None]
