@@ -203,7 +203,7 @@ def _length_findings(
         ids = [p.id for p, _ in whole]
         length = _mean(config, "length", lengths, ids)
         out.append(finding(config, f"length/{name}", length, "tokens per completion"))
-        share = _mean(config, "ended", ended, ids)
+        share = win_rate(ended, ids) if ended else None  # no bootstrap of all or none is wide
         out.append(finding(config, f"ended/{name}", share, "share of completions that end"))
     return out
 
