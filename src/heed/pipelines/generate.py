@@ -32,6 +32,7 @@ class GenerateConfig(Settings):
     data: DataSettings
     """Prompts."""
     sampling: Sampling = Sampling()
+    """Its `seed` is added to that of the run, so that one run may be sampled anew."""
     batch_size: int = Field(default=256, ge=1)
     """Prompts between two reports of progress."""
     engine: EngineSettings = EngineSettings()
@@ -67,11 +68,13 @@ def run(config: GenerateConfig, sinks: Sequence[Sink] = ()) -> Run:
         )
         settle(run, [(report, config.data.max_loss_frac)])
         run.stage("sampling", len(prompts))
+        seed = config.run.seed + config.sampling.seed
+        sampling = config.sampling.model_copy(update={"seed": seed})
         rows, failed, num_tokens = [], 0, 0
         for first in range(0, len(prompts), config.batch_size):
             began = time.monotonic()
             some = prompts[first : first + config.batch_size]
-            groups = policy.engine.generate(some, config.sampling)
+            groups = policy.engine.generate(some, sampling)
             for prompt, group in zip(some, groups, strict=True):
                 for completion in group:
                     failed += completion.finish == "error"
