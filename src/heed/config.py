@@ -74,12 +74,18 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         ConfigError: the file is absent, or its text is not TOML (says where).
     """
     path = Path(path)
+    if path.suffix != ".toml" and not path.is_file():
+        raise ConfigError(
+            f"{str(path)!r} is neither a setting nor a TOML file; settings are written --name "
+            "value, and several values --name first --name second"
+        )
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         folder = path.parent
         near = sorted(p.name for p in folder.glob("*.toml")) if folder.is_dir() else []
-        there = f"; {folder} holds {', '.join(near[:8])}" if near else ""
+        where = "this folder" if folder == Path() else str(folder)
+        there = f"; {where} holds {', '.join(near[:8])}" if near else "; give an existing TOML file"
         raise ConfigError(f"{path}: no such file{there}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
@@ -217,11 +223,27 @@ def _explain(
         else:
             given = _get(tree, name) if found["type"] == "missing" else found["input"]
             value = json.dumps(given, ensure_ascii=False, default=str)
-            problems.append(f"{source or name}: found {value}, expected {slot.expected}")
+            problems.append(f"{source or name}: found {value}, expected {_expected(slot)}")
     if missing:
-        lines = [f"--{slot.name} ({slot.expected}): {slot.help}".rstrip(": ") for slot in missing]
+        lines = [f"--{_typed(slot)} ({slot.expected}): {slot.help}" for slot in missing]
+        lines = [line.rstrip(": ").removesuffix(".") for line in lines]
         problems.append("missing, and without a default: " + "; ".join(lines))
     return problems
+
+
+def _typed(slot: Slot) -> str:
+    """The setting's name as it is typed; a table takes a key of the user's own."""
+    return f"{slot.name}.NAME" if slot.table else slot.name
+
+
+def _expected(slot: Slot) -> str:
+    """What may be written, and under which names where it is more than one value."""
+    if slot.sections:
+        inside = [f"{slot.name}.{key}" for key in slot.sections[0].model_fields]
+        return f"a section: set {inside[0]}" + (
+            f" (and where needed {', '.join(inside[1:4])} ...)" if inside[1:] else ""
+        )
+    return slot.expected + (f": set {_typed(slot)}" if slot.table else "")
 
 
 def _required_inside(slot: Slot, slots: dict[str, Slot]) -> list[Slot]:

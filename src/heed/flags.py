@@ -22,6 +22,31 @@ from heed.errors import ConfigError
 
 REQUIRED = "required"
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+_IN_TRL = {
+    "model_name_or_path": "model.path",
+    "dataset_name": "data.path",
+    "dataset_train_split": "data.split",
+    "output_dir": "run.folder",
+    "learning_rate": "optim.lr",
+    "lr_scheduler_type": "optim.schedule",
+    "warmup_steps": "optim.warmup_frac",
+    "warmup_ratio": "optim.warmup_frac",
+    "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "learner.micro_batch_tokens",
+    "response_length": "sampling.max_tokens",
+    "max_completion_length": "sampling.max_tokens",
+    "use_peft": "model.lora",
+    "lora_r": "model.lora.r",
+    "lora_alpha": "model.lora.alpha",
+    "save_steps": "run.checkpoint_seconds",
+    "save_total_limit": "run.keep_checkpoints",
+    "resume_from_checkpoint": "run.resume",
+    "reward_model_path": "reward_funcs",
+    "sft_model_path": "model.path",
+    "bf16": "learner.precision",
+    "beta": "kl_coef",
+}
+"""What TRL calls a setting -> what says the same here."""
 _SCALARS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
 
@@ -318,6 +343,9 @@ def _is_switch_word(word: str, slot: Slot) -> bool:
 
 def unknown(where: str, name: str, slots: dict[str, Slot]) -> str:
     """Say that a setting does not exist, and which one is probably meant."""
+    here = _IN_TRL.get(name)
+    if here in slots:
+        return f"{where}: no such setting; what TRL calls so is {here} ({slots[here].expected})"
     guesses = nearest(name, slots)
     if guesses:
         best = slots[guesses[0]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -233,6 +233,30 @@ class RolloutGroup(Record):
     rollouts: tuple[Rollout, ...] = Field(min_length=1)
 
 
+class Bounds(Protocol):
+    """An estimate with the interval around it, such as `heed.stats.intervals.Interval`."""
+
+    @property
+    def estimate(self) -> float:
+        """The estimate itself."""
+        ...
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        ...
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        ...
+
+    @property
+    def n(self) -> int:
+        """Independent units behind it."""
+        ...
+
+
 class Finding(Record):
     """One measured quantity with its interval (level 95 % unless the unit says otherwise)."""
 
@@ -252,3 +276,20 @@ class Finding(Record):
         if self.estimate is None and not self.reason:
             raise ValueError(f"finding {self.name!r} has no estimate, so it needs a reason")
         return self
+
+    @classmethod
+    def of(cls, name: str, bounds: Bounds, unit: str) -> Finding:
+        """Name an estimate with its interval."""
+        return cls(
+            name=name,
+            estimate=bounds.estimate,
+            low=bounds.low,
+            high=bounds.high,
+            n=bounds.n,
+            unit=unit,
+        )
+
+    @classmethod
+    def unknown(cls, name: str, unit: str, reason: str) -> Finding:
+        """Name what could not be measured, and say why."""
+        return cls(name=name, estimate=None, n=0, unit=unit, reason=reason)

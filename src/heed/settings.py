@@ -6,15 +6,53 @@ a field is the help of its flag. Functions below the procedures take arguments, 
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
+
+
+class NoEffect(NamedTuple):
+    """Settings that do nothing where `holds` is true."""
+
+    holds: bool
+    names: tuple[str, ...]
+    """Dotted, as on the command line."""
+    why: str
 
 
 class Settings(BaseModel):
     """Base of all configurations: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def without_effect(self) -> tuple[NoEffect, ...]:
+        """Say which settings do nothing beside the others; a stage overrides this."""
+        return ()
+
+    def ignored(self) -> list[str]:
+        """Name each setting that was changed from its default and does nothing, and say why."""
+        found = [
+            f"{name} is set and ignored: {why}"
+            for holds, names, why in self.without_effect()
+            for name in names
+            if holds and _is_changed(self, name)
+        ]
+        for section in type(self).model_fields:
+            value = getattr(self, section)
+            if isinstance(value, Settings):
+                found += [f"{section}.{text}" for text in value.ignored()]
+        return found
+
+
+def _is_changed(settings: BaseModel, name: str) -> bool:
+    """Whether a dotted setting has another value than its field's default."""
+    owner, _, rest = name.partition(".")
+    value = getattr(settings, owner)
+    if rest:
+        return isinstance(value, BaseModel) and _is_changed(value, rest)
+    field = type(settings).model_fields[owner]
+    return bool(value != field.get_default(call_default_factory=True))
 
 
 class LoraSettings(Settings):
@@ -60,6 +98,12 @@ class DataSettings(Settings):
     """What happens to a row longer than `max_length`; always counted and shown."""
     max_loss_frac: float = Field(default=0.01, ge=0.0, le=1.0)
     """Stop before the first step where more than this share of rows is cut, dropped or empty."""
+
+    def without_effect(self) -> tuple[NoEffect, ...]:
+        """A local file has no splits."""
+        paths = (self.path,) if isinstance(self.path, str) else self.path
+        local = all(Path(path).expanduser().exists() for path in paths)
+        return (NoEffect(local, ("split",), "a local file or folder has no splits"),)
 
 
 class OptimSettings(Settings):

@@ -70,7 +70,8 @@ def text_files() -> list[Path]:
     kinds = {".py", ".toml", ".md", ".jinja", ".html", ".css", ".js", ".json", ".sh", ".yml", ""}
     roots = ("src", "docs", "recipes", "examples", "scripts", "benchmarks", ".ci")
     found = [p for name in roots for p in (ROOT / name).rglob("*") if p.is_file()]
-    found += [p for p in ROOT.iterdir() if p.is_file()]
+    # In a worktree .git is a file, which names the repository that it belongs to.
+    found += [p for p in ROOT.iterdir() if p.is_file() and p.name != ".git"]
     skipped = {"__pycache__", "results"}
     return [p for p in found if p.suffix in kinds and not skipped & set(p.parts)]
 

@@ -38,10 +38,10 @@ def recording(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return load_file(FOLDER / f"{name}.safetensors"), facts
 
 
-def agree(found: Tensor | float, expected: Tensor | float) -> None:
+def agree(found: Tensor | float, expected: Tensor | float, within: float = 1e-6) -> None:
     found, expected = torch.as_tensor(found), torch.as_tensor(expected)
     torch.testing.assert_close(
-        found.double(), expected.double(), rtol=1e-6, atol=1e-6, check_device=False
+        found.double(), expected.double(), rtol=within, atol=within, check_device=False
     )
 
 
@@ -275,8 +275,10 @@ class TestModels:
             rewards, old_values, beyond, options["gamma"], options["lam"]
         )
         advantages = masked.whiten(advantages, learn, unbiased=True)
-        agree(advantages[:, start:], found["advantages"])
-        agree(returns[:, start:], found["returns"])
+        # Another processor's fp32 products differ in their last bits, which whitening enlarges
+        # twice. From the same values they agree to 1e-6: see TestStreams.
+        agree(advantages[:, start:], found["advantages"], within=1e-5)
+        agree(returns[:, start:], found["returns"], within=1e-5)
 
         logprobs = policy_head.outputs(batch)["logprobs"]
         clip = options["cliprange"]

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from heed.runs.run import Run
+
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     ["heed.algorithms.ppo", "heed.algorithms.reward", "heed.cli.command"]
@@ -86,6 +88,8 @@ def kill_repeatedly(
         seen.append(most)
         if process.exitcode == 0:
             break
+        # The manifest of a run that was killed still says that it runs; whoever opens it knows.
+        assert Run.open(folder).status in ("interrupted", "finished")
     return seen
 
 

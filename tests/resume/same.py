@@ -27,7 +27,7 @@ def fingerprint(folder: Path) -> dict[str, Any]:
     return {
         "model": {p.name: file_hash(p, 64) for p in sorted((folder / "model").iterdir())},
         "checkpoint": (newest.name, (newest / "SHA256SUMS").read_text()),
-        "metrics": [_untimed(row) for row in run.metrics()],
+        "metrics": [untimed(row) for row in run.metrics()],
         "samples": run.samples(),
         "findings": [finding.model_dump() for finding in run.findings()],
         "facts": run.manifest["facts"],
@@ -35,7 +35,8 @@ def fingerprint(folder: Path) -> dict[str, Any]:
     }
 
 
-def _untimed(row: dict[str, Any]) -> dict[str, Any]:
+def untimed(row: dict[str, Any]) -> dict[str, Any]:
+    """A line of metrics without what the clock says."""
     return {k: v for k, v in row.items() if k not in TIMES and not k.startswith("time/")}
 
 

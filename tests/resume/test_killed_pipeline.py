@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.resume.killing import kill_repeatedly, run
+from tests.resume.same import untimed
 
 from heed.runs.files import read_json
 from heed.runs.run import Run
@@ -90,13 +91,21 @@ num_resamples = 200
 
 
 def _made(folder: Path) -> dict[str, Any]:
-    """What every stage made, and what the pipeline says of it."""
+    """What every stage made and measured on its way, and what the pipeline says of it."""
     manifest = Run.open(folder).manifest
     assert manifest["status"] == "finished"
     return {
         "outputs": {name: made["hash"] for name, made in manifest["outputs"].items()},
         "findings": read_json(folder / "summary.json")["findings"],
+        "metrics": {
+            stage.folder.name: [untimed(row) for row in stage.metrics()]
+            for stage in _stages(folder)
+        },
     }
+
+
+def _stages(folder: Path) -> list[Run]:
+    return [Run.open(path.parent) for path in sorted(folder.glob("stages/*/manifest.json"))]
 
 
 def _killed(tmp_path: Path, times: int, seed: int) -> None:
@@ -111,18 +120,23 @@ def _killed(tmp_path: Path, times: int, seed: int) -> None:
     run(words(whole), log)
     pause = Run.open(whole).seconds() / times
     for attempt in range(5):
-        cut = tmp_path / f"cut-{attempt}"
+        cut, said = tmp_path / f"cut-{attempt}", tmp_path / f"log-{attempt}.txt"
         resume = ["resume", str(cut)]
         kills = kill_repeatedly(
-            words(cut), resume, log, times=times, folder=cut, pause=pause, seed=seed
+            words(cut), resume, said, times=times, folder=cut, pause=pause, seed=seed
         )
-        run(resume, log)
+        run(resume, said)
         assert _made(cut) == _made(whole), kills
         assert (cut / "report.html").exists()
-        if Run.open(cut).manifest["resumes"] >= 2:
+        assert Run.open(cut).manifest["resumes"] == len(kills)
+        lines = said.read_text(encoding="utf-8")
+        assert "world: unchanged" in lines
+        inside = sum(stage.manifest.get("resumes", 0) for stage in _stages(cut))
+        assert lines.count(": goes on where it stopped") >= inside
+        if len(kills) >= 2 and inside:
             return
         pause /= 2  # this time it was too quick to be killed
-    pytest.fail("no pipeline was killed twice before it ended")
+    pytest.fail("no pipeline was killed twice, and once inside a stage, before it ended")
 
 
 def test_a_pipeline_killed_five_times(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 
 from heed.config import dump_toml, flags_of, load_config, make_config
 from heed.errors import ConfigError
+from heed.flags import _IN_TRL, slots_of, unknown
+from heed.pipelines.verbs import VERBS
 from heed.settings import DataSettings, ModelSettings, OptimSettings, RunSettings, Settings
 
 
@@ -252,3 +254,31 @@ def test_a_key_of_a_table_is_a_number_where_it_is_written_like_one() -> None:
     assert options == {"rows": 20, "share": 0.5, "all": True, "name": "20 books"}
     assert [type(value) for value in options.values()] == [int, float, bool, str]
     assert load("--weights.a", "1").weights == {"a": 1.0}
+
+
+def test_a_section_says_what_is_set_inside() -> None:
+    text = problem("--model", "gpt2")
+    assert '--model: found "gpt2", expected a section: set model.path' in text
+
+
+def test_names_of_trl_lead_to_ours() -> None:
+    for name, ours in _IN_TRL.items():
+        found = [verb for verb in VERBS.values() if ours in slots_of(verb.config_class())]
+        assert found, f"{ours} is a setting of no stage"
+        text = unknown(f"--{name}", name, slots_of(found[0].config_class()))
+        assert text.startswith(f"--{name}: no such setting; what TRL calls so is {ours} (")
+
+
+def test_a_word_that_is_no_file_is_explained() -> None:
+    text = problem(files=(Path("runs/reward"),))
+    assert "'runs/reward' is neither a setting nor a TOML file" in text
+    assert "several values --name first --name second" in text
+
+
+def test_a_table_says_how_its_keys_are_given() -> None:
+    cls = VERBS["evaluate"].config_class()
+    words = ["--run.folder", "r", "--model.path", "m", "--baseline.path", "b", "--data.path", "d"]
+    with pytest.raises(ConfigError, match=r"--judges\.NAME \(table of text\)"):
+        load_config(cls, (), words)
+    with pytest.raises(ConfigError, match=r"expected table of text: set judges\.NAME"):
+        load_config(cls, (), [*words, "--judges", "w"])

@@ -26,6 +26,7 @@ from heed.records import (
     Sampling,
     Score,
 )
+from heed.stats.intervals import Interval
 
 PROMPT = Prompt.make("Who sells bread?", meta={"level": 3})
 POLICY = PolicyRef(run="ppo", step=4)
@@ -180,3 +181,10 @@ def test_greedy_decoding_cuts_nothing_from_a_distribution(
     sampling: dict[str, Any], truncates: bool
 ) -> None:
     assert Sampling(**sampling).truncates == truncates
+
+
+def test_a_finding_is_made_from_an_interval() -> None:
+    found = Finding.of("win rate", Interval(0.5, 0.4, 0.6, 100), "share")
+    assert found == Finding(name="win rate", estimate=0.5, low=0.4, high=0.6, n=100, unit="share")
+    missing = Finding.unknown("kl", "nats", "greedy")
+    assert (missing.estimate, missing.n, missing.reason) == (None, 0, "greedy")

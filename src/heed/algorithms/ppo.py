@@ -50,7 +50,7 @@ def run(config: PPOConfig, sinks: Sequence[Sink] = ()) -> Run:
     """
     inputs = {"model": config.model.path, "data": config.data.path}
     inputs |= {f"reward {i}": word for i, word in enumerate(config.reward_funcs)}
-    with Run.start(config.run, "ppo", config.model_dump(mode="json"), inputs, sinks) as run:
+    with Run.start(config.run, "ppo", config, inputs, sinks) as run:
         tokenizer = load_tokenizer(config.model)
         renderer = Renderer(tokenizer)
         loaded = load_causal(config.model)

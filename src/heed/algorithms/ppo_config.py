@@ -12,6 +12,7 @@ from heed.settings import (
     EngineSettings,
     LearnerSettings,
     ModelSettings,
+    NoEffect,
     OptimSettings,
     RunSettings,
     Settings,
@@ -148,7 +149,43 @@ class PPOConfig(Settings):
             )
         if self.kl_target is not None and (self.kl_horizon is None) == (self.kl_gain is None):
             raise ValueError("an adaptive kl_target needs exactly one of kl_horizon and kl_gain")
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise ValueError(
+                "kl_coef is 0, from where an adaptive coefficient (kl_target) never leaves; start "
+                "it above 0, such as 0.15 in lm-human-preferences"
+            )
         return self
+
+    def without_effect(self) -> tuple[NoEffect, ...]:
+        """See `Settings.without_effect`."""
+        watched = self.eval_prompts is not None and self.eval_prompts.on_overlong == "truncate"
+        never_cut = "a prompt is never cut; one that is too long is dropped and counted"
+        no_penalty = self.kl_coef == 0 and self.kl_target is None
+        return (
+            NoEffect(True, ("sampling.n",), "num_generations is the number for each prompt"),
+            NoEffect(True, ("sampling.seed",), "samples follow run.seed"),
+            NoEffect(True, ("reference.lora",), "the reference is not trained"),
+            NoEffect(no_penalty, ("kl_estimator",), "kl_coef is 0"),
+            NoEffect(
+                self.kl_target is None,
+                ("kl_horizon", "kl_gain"),
+                "without kl_target the coefficient stays as it is",
+            ),
+            NoEffect(
+                self.truncate_after is None, ("truncate_min_tokens",), "truncate_after is not set"
+            ),
+            NoEffect(
+                self.value_init == "shared",
+                ("value_optim",),
+                "the value head is trained with the policy, by optim",
+            ),
+            NoEffect(self.ptx_data is None, ("ptx_coef", "ptx_batch_size"), "there is no ptx_data"),
+            NoEffect(self.data.on_overlong == "truncate", ("data.on_overlong",), never_cut),
+            NoEffect(watched, ("eval_prompts.on_overlong",), never_cut),
+            NoEffect(
+                True, ("ptx_data.on_overlong",), "a long text becomes several rows, none is lost"
+            ),
+        )
 
     @property
     def num_prompts(self) -> int:

@@ -43,6 +43,7 @@ from heed.settings import (
     DataSettings,
     LearnerSettings,
     ModelSettings,
+    NoEffect,
     OptimSettings,
     RunSettings,
     Settings,
@@ -84,6 +85,17 @@ class RewardConfig(Settings):
     optim: OptimSettings = OptimSettings(lr=1e-5)
     learner: LearnerSettings = LearnerSettings()
 
+    def without_effect(self) -> tuple[NoEffect, ...]:
+        """See `Settings.without_effect`."""
+        return (
+            NoEffect(self.eval_data is not None, ("eval_frac",), "eval_data is held out"),
+            NoEffect(
+                self.normalise == "none",
+                ("normalise_before", "normalise_data", "num_normalise"),
+                "normalise is none",
+            ),
+        )
+
 
 def preference_loss(config: RewardConfig) -> PairLoss:
     """Bradley-Terry with soft labels and margins, plus centring; unreduced [b]."""
@@ -123,7 +135,7 @@ def run(config: RewardConfig, sinks: Sequence[Sink] = ()) -> Run:
         LearnerError: the loss is not finite.
     """
     inputs = {"model": config.model.path, "data": config.data.path}
-    with Run.start(config.run, "reward", config.model_dump(mode="json"), inputs, sinks) as run:
+    with Run.start(config.run, "reward", config, inputs, sinks) as run:
         tokenizer = load_tokenizer(config.model)
         renderer = Renderer(tokenizer)
         train, held_out, normal = load_rows(config, renderer, run)

@@ -26,7 +26,7 @@ from heed.stats.calibration import (
     length_baseline,
     reliability,
 )
-from heed.stats.intervals import Interval, win_rate
+from heed.stats.intervals import win_rate
 
 _PAIRS = "share of held-out pairs, ties one half"
 
@@ -57,9 +57,10 @@ def judge_reward_model(
     outcomes = np.array([1.0 if pair.p > 0.5 else 0.5 for pair in pairs])
     confidence, correct = fold(gaps, outcomes)
     accuracy = win_rate(correct, prompts)
+    longer = length_baseline(lengths[:, 0], lengths[:, 1], prompts)
     findings = [
-        _finding("reward model accuracy", accuracy),
-        _finding("always-longer accuracy", length_baseline(lengths[:, 0], lengths[:, 1], prompts)),
+        Finding.of("reward model accuracy", accuracy, _PAIRS),
+        Finding.of("always-longer accuracy", longer, _PAIRS),
     ]
     facts: dict[str, Any] = {
         "calibration": {
@@ -79,25 +80,11 @@ def judge_reward_model(
             outcomes=outcomes,
         )
     except (DataError, ValueError) as error:
-        reason = str(error)
-        findings.append(
-            Finding(name="bag-of-words accuracy", estimate=None, n=0, unit=_PAIRS, reason=reason)
-        )
+        findings.append(Finding.unknown("bag-of-words accuracy", _PAIRS, str(error)))
     else:
-        findings.append(_finding("bag-of-words accuracy", words.accuracy))
+        findings.append(Finding.of("bag-of-words accuracy", words.accuracy, _PAIRS))
         facts["words"] = [list(word) for word in words.words]
     return findings, facts
-
-
-def _finding(name: str, interval: Interval) -> Finding:
-    return Finding(
-        name=name,
-        estimate=interval.estimate,
-        low=interval.low,
-        high=interval.high,
-        n=interval.n,
-        unit=_PAIRS,
-    )
 
 
 def _bin(found: Bin) -> dict[str, float | int]:

@@ -37,6 +37,7 @@ from heed.settings import (
     DataSettings,
     LearnerSettings,
     ModelSettings,
+    NoEffect,
     OptimSettings,
     RunSettings,
     Settings,
@@ -62,6 +63,14 @@ class SFTConfig(Settings):
     """Rows of one optimiser step."""
     optim: OptimSettings = OptimSettings()
     learner: LearnerSettings = LearnerSettings()
+
+    def without_effect(self) -> tuple[NoEffect, ...]:
+        """See `Settings.without_effect`."""
+        nothing_held_out = self.eval_data is None and self.eval_frac == 0
+        return (
+            NoEffect(self.eval_data is not None, ("eval_frac",), "eval_data is held out"),
+            NoEffect(nothing_held_out, ("eval_every",), "eval_frac is 0, so nothing is held out"),
+        )
 
 
 def likelihood_loss(outputs: Outputs, batch: TokenBatch) -> LossTerms:
@@ -90,7 +99,7 @@ def run(config: SFTConfig, sinks: Sequence[Sink] = ()) -> Run:
         LearnerError: the loss is not finite.
     """
     inputs = {"model": config.model.path, "data": config.data.path}
-    with Run.start(config.run, "sft", config.model_dump(mode="json"), inputs, sinks) as run:
+    with Run.start(config.run, "sft", config, inputs, sinks) as run:
         tokenizer = load_tokenizer(config.model)
         loaded = load_causal(config.model)
         causal: nn.Module = loaded

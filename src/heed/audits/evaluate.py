@@ -32,6 +32,7 @@ from heed.settings import (
     EngineSettings,
     LearnerSettings,
     ModelSettings,
+    NoEffect,
     RunSettings,
     Settings,
 )
@@ -61,6 +62,18 @@ class EvaluateConfig(Settings):
     engine: EngineSettings = EngineSettings()
     learner: LearnerSettings = LearnerSettings()
 
+    def without_effect(self) -> tuple[NoEffect, ...]:
+        """See `Settings.without_effect`."""
+        return (
+            NoEffect(True, ("sampling.seed",), "samples follow run.seed"),
+            NoEffect(True, ("model.lora", "baseline.lora"), "nothing is trained here"),
+            NoEffect(
+                self.data.on_overlong == "truncate",
+                ("data.on_overlong",),
+                "a prompt is never cut; one that is too long is dropped and counted",
+            ),
+        )
+
 
 def run(config: EvaluateConfig, sinks: Sequence[Sink] = ()) -> Run:
     """Judge, and leave the findings and every scored completion in the run."""
@@ -70,7 +83,7 @@ def run(config: EvaluateConfig, sinks: Sequence[Sink] = ()) -> Run:
         "data": config.data.path,
         **{f"judge {name}": word for name, word in config.judges.items()},
     }
-    with Run.start(config.run, "evaluate", config.model_dump(mode="json"), inputs, sinks) as run:
+    with Run.start(config.run, "evaluate", config, inputs, sinks) as run:
         policy, baseline = _open(config, config.model), _open(config, config.baseline)
         # Both answer the same prompts, so the shorter of the two decides.
         shorter = min(policy, baseline, key=lambda it: it.engine.max_length or math.inf)
@@ -164,15 +177,8 @@ def finding(config: EvaluateConfig, name: str, interval: Interval | None, unit: 
     """Name an interval; without one the finding says why it is missing."""
     name = config.prefix + name
     if interval is None:
-        return Finding(name=name, estimate=None, n=0, unit=unit, reason=NOTHING)
-    return Finding(
-        name=name,
-        estimate=interval.estimate,
-        low=interval.low,
-        high=interval.high,
-        n=interval.n,
-        unit=unit,
-    )
+        return Finding.unknown(name, unit, NOTHING)
+    return Finding.of(name, interval, unit)
 
 
 def _whole(
@@ -197,7 +203,7 @@ def _length_findings(
         ids = [p.id for p, _ in whole]
         length = _mean(config, "length", lengths, ids)
         out.append(finding(config, f"length/{name}", length, "tokens per completion"))
-        share = _mean(config, "ended", ended, ids)
+        share = win_rate(ended, ids) if ended else None  # no bootstrap of all or none is wide
         out.append(finding(config, f"ended/{name}", share, "share of completions that end"))
     return out
 
@@ -213,10 +219,10 @@ def _kl_findings(
     name, unit = "kl", "nats per completion"
     if not same_tokens(policy.tokenizer, baseline.tokenizer):
         reason = "the two policies have different vocabularies"
-        return [Finding(name=config.prefix + name, estimate=None, n=0, unit=unit, reason=reason)]
+        return [Finding.unknown(config.prefix + name, unit, reason)]
     if config.sampling.temperature == 0:
         reason = "greedy completions are no sample of the policy"
-        return [Finding(name=config.prefix + name, estimate=None, n=0, unit=unit, reason=reason)]
+        return [Finding.unknown(config.prefix + name, unit, reason)]
     pairs = [(p, c) for p, c in _whole(prompts, answers) if c.logprobs]
     if not pairs:
         return [finding(config, name, None, unit)]

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -106,7 +107,12 @@ def guarded(command: Callable[[], int], context: Context, debug: bool) -> int:
     """Run a command; no traceback reaches the terminal unless `debug`."""
     _terminate_like_an_interrupt()
     try:
-        return command()
+        with warnings.catch_warnings():
+            if not debug:
+                # What a library will rename one day is for those who write heed, not who use it.
+                warnings.simplefilter("ignore", FutureWarning)
+                warnings.simplefilter("ignore", DeprecationWarning)
+            return command()
     except KeyboardInterrupt as stop:
         _complain(_how_to_resume(context.folder))
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED

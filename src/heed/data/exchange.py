@@ -286,7 +286,8 @@ def _not_found(path: Path) -> str:
         return f"{path} does not exist: there is no folder {path.parent}{offer}"
     near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
     readable = near or [n for n in names if _kind(Path(n))][:5]
-    offer = f"{parent} has {', '.join(readable)}" if readable else f"{parent} has no data files"
+    where = "this folder" if parent == Path() else str(parent)
+    offer = f"{where} has {', '.join(readable)}" if readable else f"{where} has no data files"
     return f"{path} does not exist; {offer}"
 
 

@@ -11,7 +11,14 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 
 from heed.engines.cache import PromptCache, SlotCache
 from heed.errors import EngineError
-from heed.models.backbone import additive, backbone_of, plain_head, takes_positions, unwrap
+from heed.models.backbone import (
+    additive,
+    backbone_of,
+    cache_argument,
+    plain_head,
+    takes_positions,
+    unwrap,
+)
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -50,6 +57,8 @@ class Forward:
             raise EngineError(f"{name} has windows of {sorted(windows)} tokens; expected one size")
         self.window: int | None = windows.pop() if windows else None
         self._wide: Tensor | None = None
+        self._module = self.model if self.head is None else self.backbone
+        self._cache_name = cache_argument(self._module)
         self._check()
 
     @property
@@ -95,18 +104,18 @@ class Forward:
         cache: Any,
         last: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
-        arguments = {
-            "input_ids": tokens,
-            "position_ids": positions,
-            "attention_mask": mask,
-            "past_key_values": cache,
-            "use_cache": True,
-        }
+        output = self._module(
+            input_ids=tokens,
+            position_ids=positions,
+            attention_mask=mask,
+            use_cache=True,
+            **{self._cache_name: cache},
+        )
         at = last if last is not None else (slice(None), -1)
         if self.head is None:
-            whole: Tensor = self.model(**arguments).logits
+            whole: Tensor = output.logits
             return whole[at].float()
-        hidden: Tensor = self.backbone(**arguments).last_hidden_state[at]
+        hidden: Tensor = output.last_hidden_state[at]
         return self._logits(hidden)
 
     def _product_is_wide(self) -> bool:

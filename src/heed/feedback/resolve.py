@@ -67,6 +67,11 @@ def load_scorer(word: str, *, device: str = "auto", apparent: bool = False) -> S
     """
     if _CALLABLE.match(word):
         return CallableScorer(load_callable(word))
+    if word.endswith(".py"):
+        raise ConfigError(
+            f"{word} names a file and no function in it; write {word}:FUNCTION, a function with "
+            "TRL's reward signature"
+        )
     if is_world(word):
         return WorldScorer(load_world(word), apparent=apparent)
     from heed.feedback.reward_model import open_reward_model

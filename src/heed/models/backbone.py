@@ -278,6 +278,12 @@ def takes_positions(model: PreTrainedModel) -> bool:
     return "position_ids" in inspect.signature(model.forward).parameters
 
 
+def cache_argument(model: PreTrainedModel) -> str:
+    """Name of the argument that takes the cache; it changes in the course of transformers 5."""
+    new = "cache" in inspect.signature(model.forward).parameters
+    return "cache" if new else "past_key_values"
+
+
 def layer_types(model: PreTrainedModel) -> list[str]:
     """Kind of attention of each layer, in transformers' words."""
     return list(get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))[0])

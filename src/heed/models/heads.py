@@ -35,7 +35,14 @@ from heed.models.backbone import (
     plain_head,
     unwrap,
 )
-from heed.models.load import load_causal, load_extra, load_with, resolve_path, save_model
+from heed.models.load import (
+    is_classifier,
+    load_causal,
+    load_extra,
+    load_with,
+    resolve_path,
+    save_model,
+)
 
 SCALE_FIELDS = ("gain", "bias")
 """Entries of heed.json that put a reward model's output on the score's scale."""
@@ -361,8 +368,7 @@ def _is_classifier(path: str, revision: str | None, trust_remote_code: bool) -> 
         )
     except Exception:
         return False  # the loader that follows finds the same fault and explains it
-    named = getattr(config, "architectures", None) or []
-    return any("SequenceClassification" in name for name in named)
+    return is_classifier(config)
 
 
 def _output_of(model: PreTrainedModel) -> nn.Linear:

@@ -20,6 +20,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -143,7 +144,14 @@ def load_causal(
         revision=revision,
         trust_remote_code=trust_remote_code,
         dtype=dtype,
+        causal=True,
     )
+
+
+def is_classifier(config: PretrainedConfig) -> bool:
+    """Whether a configuration is that of a sequence classifier, such as a reward model."""
+    named = getattr(config, "architectures", None) or []
+    return any("SequenceClassification" in name for name in named)
 
 
 def load_with(
@@ -153,12 +161,19 @@ def load_with(
     revision: str | None,
     trust_remote_code: bool,
     dtype: torch.dtype,
+    causal: bool = False,
     **overrides: Any,
 ) -> PreTrainedModel:
     """Load a model through one of transformers' loaders; refuse weights that are missing."""
     where = {"revision": revision, "trust_remote_code": trust_remote_code}
     with _explained(path, "model"), _quiet():
         config = AutoConfig.from_pretrained(path, **where, **overrides)
+        if causal and is_classifier(config):
+            # With tied embeddings no weight is missing, and it would babble instead of failing.
+            raise StoreError(
+                f"{path} holds a {config.architectures[0]}, which is a reward model and has no "
+                "output layer for tokens; give the folder of a causal language model"
+            )
         without_dropout(config)
         model, found = from_pretrained(
             path, config=config, dtype=dtype, output_loading_info=True, **where

@@ -278,13 +278,27 @@ def _summarise(run: Run, plan: Sequence[Planned]) -> None:
     run.add_findings(findings)
     seconds = {name: stage.seconds() for name, stage in runs.items()}
     peaks = [stage.manifest.get("peak_memory_bytes") for stage in runs.values()]
+    costs = [
+        *(_cost(f"seconds/{name}", value, "seconds") for name, value in seconds.items()),
+        *(_cost("peak memory", float(peak), "bytes") for peak in [_largest(peaks)] if peak),
+    ]
     summary = {
         "findings": [finding.model_dump(mode="json") for finding in findings],
+        "costs": [cost.model_dump(mode="json") for cost in costs],
         "seconds": seconds,
         "total_seconds": sum(seconds.values()),
-        "peak_memory_bytes": max((peak for peak in peaks if peak is not None), default=None),
+        "peak_memory_bytes": _largest(peaks),
     }
     write_json(run.path("summary.json"), summary)
+
+
+def _cost(name: str, value: float, unit: str) -> Finding:
+    """One measurement on one machine: there is no interval to give."""
+    return Finding(name=name, estimate=value, n=1, unit=unit)
+
+
+def _largest(peaks: Sequence[int | None]) -> int | None:
+    return max((peak for peak in peaks if peak is not None), default=None)
 
 
 def _write_page(run: Run) -> None:

@@ -21,7 +21,7 @@ from heed.ids import content_hash, stream_seed
 from heed.records import Completion, Pair, Prompt
 from heed.runs.run import Run
 from heed.runs.sinks import Sink
-from heed.settings import DataSettings, RunSettings, Settings
+from heed.settings import DataSettings, NoEffect, RunSettings, Settings
 
 
 class CompareConfig(Settings):
@@ -50,6 +50,21 @@ class CompareConfig(Settings):
     pairs_per_prompt: int | None = Field(default=None, ge=1)
     """Random pairs of each prompt; all by default."""
 
+    def without_effect(self) -> tuple[NoEffect, ...]:
+        """See `Settings.without_effect`."""
+        return (
+            NoEffect(
+                self.labeller == "scorer",
+                ("num_labellers", "overlap", "skill", "tie_width", "biases"),
+                "labeller is scorer, which is no person",
+            ),
+            NoEffect(
+                True,
+                ("data.max_length", "data.on_overlong"),
+                "completions are compared as they are, and no model reads them here",
+            ),
+        )
+
     @model_validator(mode="after")
     def _check(self) -> CompareConfig:
         if self.overlap > self.num_labellers:
@@ -63,7 +78,7 @@ class CompareConfig(Settings):
 def run(config: CompareConfig, sinks: Sequence[Sink] = ()) -> Run:
     """Compare, and leave `RUN/pairs.jsonl` and `RUN/preferences.jsonl`."""
     inputs = {"data": config.data.path} | {f"scorer {w}": w for w in config.scorers}
-    with Run.start(config.run, "compare", config.model_dump(mode="json"), inputs, sinks) as run:
+    with Run.start(config.run, "compare", config, inputs, sinks) as run:
         completions, report = load_completions(config.data)
         settle(run, [(report, config.data.max_loss_frac)])
         pairs = list(

@@ -18,6 +18,7 @@ from heed.settings import (
     EngineSettings,
     LearnerSettings,
     ModelSettings,
+    NoEffect,
     RunSettings,
     Settings,
 )
@@ -31,17 +32,31 @@ class GenerateConfig(Settings):
     data: DataSettings
     """Prompts."""
     sampling: Sampling = Sampling()
+    """Its `seed` is added to that of the run, so that one run may be sampled anew."""
     batch_size: int = Field(default=256, ge=1)
     """Prompts between two reports of progress."""
     engine: EngineSettings = EngineSettings()
     learner: LearnerSettings = LearnerSettings()
     """Its `device` and `precision` say where and in what the model runs."""
 
+    def without_effect(self) -> tuple[NoEffect, ...]:
+        """See `Settings.without_effect`."""
+        of_training = ("micro_batch_tokens", "layout", "gradient_checkpointing")
+        names = ("model.lora", *(f"learner.{name}" for name in of_training))
+        return (
+            NoEffect(True, names, "nothing is trained here"),
+            NoEffect(
+                self.data.on_overlong == "truncate",
+                ("data.on_overlong",),
+                "a prompt is never cut; one that is too long is dropped and counted",
+            ),
+        )
+
 
 def run(config: GenerateConfig, sinks: Sequence[Sink] = ()) -> Run:
     """Sample, and leave `RUN/completions.jsonl`: one line a completion, with its prompt."""
     inputs = {"model": config.model.path, "data": config.data.path}
-    with Run.start(config.run, "generate", config.model_dump(mode="json"), inputs, sinks) as run:
+    with Run.start(config.run, "generate", config, inputs, sinks) as run:
         policy = open_policy(
             config.model,
             device=config.learner.device,
@@ -53,11 +68,13 @@ def run(config: GenerateConfig, sinks: Sequence[Sink] = ()) -> Run:
         )
         settle(run, [(report, config.data.max_loss_frac)])
         run.stage("sampling", len(prompts))
+        seed = config.run.seed + config.sampling.seed
+        sampling = config.sampling.model_copy(update={"seed": seed})
         rows, failed, num_tokens = [], 0, 0
         for first in range(0, len(prompts), config.batch_size):
             began = time.monotonic()
             some = prompts[first : first + config.batch_size]
-            groups = policy.engine.generate(some, config.sampling)
+            groups = policy.engine.generate(some, sampling)
             for prompt, group in zip(some, groups, strict=True):
                 for completion in group:
                     failed += completion.finish == "error"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from transformers import PreTrainedTokenizerBase
 
 from heed.data.datasets import load_texts
@@ -14,7 +14,7 @@ from heed.ids import stream_seed
 from heed.models.load import load_tokenizer, make_model, save_model, train_tokenizer
 from heed.runs.run import Run
 from heed.runs.sinks import Sink
-from heed.settings import DataSettings, RunSettings, Settings
+from heed.settings import DataSettings, NoEffect, RunSettings, Settings
 
 
 class InitConfig(Settings):
@@ -44,19 +44,40 @@ class InitConfig(Settings):
     tie_embeddings: bool = True
     """Share the input embedding with the output layer."""
 
+    @model_validator(mode="after")
+    def _check(self) -> InitConfig:
+        if self.data is None and self.tokenizer is None:
+            raise ValueError(
+                "neither data nor tokenizer is given; give data.path, texts to train a tokenizer "
+                "on, or the folder of a tokenizer"
+            )
+        return self
+
+    def without_effect(self) -> tuple[NoEffect, ...]:
+        """See `Settings.without_effect`."""
+        taken = self.tokenizer is not None
+        return (
+            NoEffect(taken, ("data", "vocab_size"), "tokenizer is taken as it is"),
+            NoEffect(
+                True,
+                ("data.max_length", "data.on_overlong"),
+                "the tokenizer learns from whole texts",
+            ),
+        )
+
 
 def run(config: InitConfig, sinks: Sequence[Sink] = ()) -> Run:
     """Make the model and leave it in `RUN/model`."""
     inputs = {} if config.data is None else {"data": config.data.path}
-    with Run.start(config.run, "init", config.model_dump(mode="json"), inputs, sinks) as run:
+    with Run.start(config.run, "init", config, inputs, sinks) as run:
         run.stage("new model", 1)
         tokenizer: PreTrainedTokenizerBase
-        if config.tokenizer:
+        if config.tokenizer is not None:
             tokenizer = load_tokenizer(config.tokenizer)
         else:
-            data = _text_settings(config)
-            texts, report = load_texts(data)
-            settle(run, [(report, data.max_loss_frac)])
+            assert config.data is not None
+            texts, report = load_texts(config.data)
+            settle(run, [(report, config.data.max_loss_frac)])
             tokenizer = train_tokenizer((t.text for t in texts), config.vocab_size)
         model = make_model(
             config.architecture,
@@ -75,9 +96,3 @@ def run(config: InitConfig, sinks: Sequence[Sink] = ()) -> Run:
         parameters = sum(p.numel() for p in model.parameters())
         run.finish({"model": run.path("model")}, facts={"num_parameters": parameters})
     return run
-
-
-def _text_settings(config: InitConfig) -> DataSettings:
-    if config.data is None:
-        raise ValueError("give `data` to train a tokenizer on, or the path of a `tokenizer`")
-    return config.data

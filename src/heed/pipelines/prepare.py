@@ -81,7 +81,7 @@ def run(config: PrepareConfig, sinks: Sequence[Sink] = ()) -> Run:
         DataError: an input is not there, the function wrote nothing, or reports too many rows lost.
     """
     inputs = dict(config.inputs)
-    with Run.start(config.run, "prepare", config.model_dump(mode="json"), inputs, sinks) as run:
+    with Run.start(config.run, "prepare", config, inputs, sinks) as run:
         function = load_callable(config.function)
         values = arguments(function, config)
         folder = run.path(_PART)

@@ -55,7 +55,7 @@ def dialogue_text(question: str, answer: str) -> str:
 
 def run(config: WorldConfig, sinks: Sequence[Sink] = ()) -> Run:
     """Leave texts, demonstrations, prompts and held_out (.jsonl) and world.json in the run."""
-    with Run.start(config.run, "world", config.model_dump(mode="json"), {}, sinks) as run:
+    with Run.start(config.run, "world", config, {}, sinks) as run:
         town = Town(config.run.seed, Faults(**config.faults.model_dump()))
         run.stage("making a world", 4)
         texts = town.pretraining_texts(config.num_texts, dialogue=dialogue_text)

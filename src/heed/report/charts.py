@@ -82,7 +82,9 @@ def plot(
     xs = [x for panel in panels for line in panel.lines for x in line.x]
     if xs and 0 < min(xs) <= 0.05 * max(xs):
         xs.append(0.0)
-    across = axis(xs, left, width - 10, 6 if width > 500 else 4, snug=True)
+    # There is no half step.
+    whole = all(float(x).is_integer() for x in xs)
+    across = axis(xs, left, width - 10, 6 if width > 500 else 4, snug=True, whole=whole)
     parts: list[Markup] = []
     top = 18.0 if marks else 0.0
     bottom = top

@@ -34,10 +34,19 @@ class Axis:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def axis(values: Sequence[float], start: float, end: float, num: int, *, snug: bool) -> Axis:
+def axis(
+    values: Sequence[float],
+    start: float,
+    end: float,
+    num: int,
+    *,
+    snug: bool,
+    whole: bool = False,
+) -> Axis:
     """Make an axis over `values` with about `num` ticks at 1, 2 or 5 times a power of ten.
 
-    `snug` ends at the data; otherwise the axis reaches out to the next tick.
+    `snug` ends at the data; otherwise the axis reaches out to the next tick. `whole` keeps ticks
+    on whole numbers.
     """
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-3):
@@ -46,6 +55,7 @@ def axis(values: Sequence[float], start: float, end: float, num: int, *, snug: b
     raw = (high - low) / max(num, 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next((m * power for m in (1, 2, 5) if m * power >= raw * 0.75), 10 * power)
+    step = max(1.0, step) if whole else step
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     if snug:
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

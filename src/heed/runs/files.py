@@ -24,6 +24,17 @@ def is_disk_full(error: BaseException) -> bool:
     return "No space left on device" in str(error) or "os error 28" in str(error)
 
 
+def full_disk(error: BaseException) -> StoreError | None:
+    """Turn what was raised while the disk was full into an error that says how to go on."""
+    if not (is_disk_full(error) or is_disk_full(error.__cause__ or error)):
+        return None
+    said = " ".join(str(error).split())
+    return StoreError(
+        f"the disk is full: {said}. Free some space, then go on with `heed resume` or "
+        "run.resume=true"
+    )
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable, where the system can."""
     if os.name == "nt":

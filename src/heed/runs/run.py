@@ -12,6 +12,7 @@ RUN/
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
 import shutil
@@ -22,15 +23,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from heed.errors import ConfigError, StoreError
+from heed.errors import ConfigError, HeedError, StoreError
 from heed.records import Finding
 from heed.runs import manifest as about
-from heed.runs.files import append_line, keep_lines, read_json, read_lines, write_json
+from heed.runs.files import append_line, full_disk, keep_lines, read_json, read_lines, write_json
 from heed.runs.lock import LOCK_NAME, is_locked, take_lock
 from heed.runs.memory import PeakMemory
 from heed.runs.metrics import describe
 from heed.runs.sinks import Figure, Sink
-from heed.settings import RunSettings
+from heed.settings import RunSettings, Settings
 
 _SAVE_SECONDS = 20.0
 _LINES = ("metrics.jsonl", "samples.jsonl", "warnings.jsonl")
@@ -40,7 +41,7 @@ class Run:
     """One run folder. Make it with `Run.start` to write, with `Run.open` to read.
 
     As a context manager it ends the run: an exception leaves status failed or interrupted, and a
-    block that ends without `finish` is finished without outputs.
+    block that ends without `finish` is finished without outputs. A full disk is a StoreError.
     """
 
     folder: Path
@@ -70,7 +71,7 @@ class Run:
         cls,
         settings: RunSettings,
         kind: str,
-        config: Mapping[str, Any],
+        config: Settings | Mapping[str, Any],
         inputs: Mapping[str, about.Input] | None = None,
         sinks: Sequence[Sink] = (),
     ) -> Run:
@@ -79,7 +80,8 @@ class Run:
         Args:
             settings: where, under which seed, and what to do with a folder that has content.
             kind: of the stage, such as "ppo".
-            config: the resolved settings, as JSON.
+            config: the resolved settings, or what of them is kept as JSON. Settings that were
+                changed and have no effect are warned of.
             inputs: name -> path or paths of what the run reads; hashed into the manifest.
             sinks: who else hears of metrics and progress.
 
@@ -94,11 +96,14 @@ class Run:
         lock = _claim(folder)
         try:
             previous = _previous(folder, settings)
-            run = cls(folder, about.new_manifest(settings, kind, config, inputs or {}), sinks)
+            kept = config.model_dump(mode="json") if isinstance(config, Settings) else config
+            run = cls(folder, about.new_manifest(settings, kind, kept, inputs or {}), sinks)
             run._lock = lock
             run._memory = PeakMemory()
             if previous is not None:
                 run._take_over(previous)
+            for text in config.ignored() if isinstance(config, Settings) else ():
+                run.warn(0, "settings", text)
             run._save()
         except BaseException:
             lock.close()
@@ -312,7 +317,12 @@ class Run:
         elif isinstance(error, KeyboardInterrupt):
             self._end("interrupted", "stopped by the user")
         else:
-            self._end("failed", traceback.format_exception_only(error)[-1].strip())
+            full = full_disk(error)
+            # Without room the manifest cannot say so either.
+            with contextlib.suppress(*([StoreError] if full else [])):
+                self._end("failed", traceback.format_exception_only(error)[-1].strip())
+            if full is not None and not isinstance(error, HeedError):
+                raise full from error
 
     def _end(self, status: str, error: str | None) -> None:
         self._manifest |= {"status": status, "finished": about.now(), "error": error}
@@ -322,8 +332,8 @@ class Run:
             assert self._lock is not None
             self._lock.close()
             self._lock = None
-        for sink in self._sinks:
-            sink.finish(status)
+            for sink in self._sinks:
+                sink.finish(status)
 
     def _save(self) -> None:
         peaks = [self._earlier_peak, self._memory.bytes() if self._memory else None]

@@ -307,3 +307,28 @@ def test_a_folder_that_is_taken(
     assert main([*words, "--run.folder", str(tmp_path / "run"), "--run.overwrite", *SMALL]) == WRONG
     assert "neither resumes nor overwrites" in capsys.readouterr().err
     assert (tmp_path / "run" / "thesis.txt").read_text() == "four years of work"
+
+
+def test_an_adaptive_coefficient_that_starts_at_zero(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would stay there; that is said before anything is loaded."""
+    words = _ppo(tiny, tmp_path, "absent.jsonl")
+    words[words.index("--kl_coef") + 1] = "0"
+    words += ["--kl_target", "6", "--kl_gain", "0.1", "--run.folder", str(tmp_path / "run")]
+    capsys.readouterr()
+    assert main(words) == WRONG
+    said = capsys.readouterr().err
+    assert "kl_coef is 0, from where an adaptive coefficient (kl_target) never leaves" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_prompts_in_place_of_completions(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", "--data.path", str(tiny.world / "prompts.jsonl"), "--scorers", "w"]
+    capsys.readouterr()
+    assert main([*words, "--run.folder", str(tmp_path / "run")]) == WRONG
+    said = capsys.readouterr().err
+    assert "row 1 has the columns prompt" in said
+    assert "as `heed generate` writes them" in said

@@ -119,6 +119,15 @@ def test_a_policy_against_itself_wins_half(tiny: Tiny, tmp_path: Path) -> None:
     assert found["length/after"].estimate == found["length/before"].estimate
 
 
+def test_a_share_of_none_is_not_certain(tiny: Tiny, tmp_path: Path) -> None:
+    """No resampling of 24 completions that all go on says anything about the 25th; Wilson does."""
+    sampling = {"max_tokens": 3, "ignore_end": True}
+    ended = _evaluated(tiny, tmp_path / "run", sampling=sampling)["ended/after"]
+    assert ended.estimate == ended.low == 0.0
+    assert ended.high is not None
+    assert 0.1 < ended.high < 0.2
+
+
 def test_every_judged_pair_is_kept_as_evidence(tiny: Tiny, tmp_path: Path) -> None:
     found = _evaluated(tiny, tmp_path / "run", baseline={"path": str(tiny.fresh)})
     rows = read_lines(tmp_path / "run" / "judged.jsonl")

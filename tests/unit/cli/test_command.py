@@ -204,3 +204,19 @@ sys.exit(guarded(work, context, False))
     assert process.returncode == status
     assert err == f"interrupted; go on with: heed resume {tmp_path / 'run'}\n"
     assert Run.open(tmp_path / "run").status == "interrupted"
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_deprecations_in_libraries_are_for_developers(debug: bool) -> None:
+    code = f"""
+import sys, warnings
+from heed.cli.command import Context, guarded
+def work():
+    warnings.warn("renamed in version 6", FutureWarning)
+    warnings.warn("something is odd", UserWarning)
+    return 0
+sys.exit(guarded(work, Context(), {debug}))
+"""
+    _, err = _python(code).communicate(timeout=20)
+    assert ("renamed in version 6" in err) is debug
+    assert "something is odd" in err

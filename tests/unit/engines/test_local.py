@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -14,12 +16,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from heed.engines import decode
 from heed.engines.local import LocalEngine
 from heed.errors import EngineError
+from heed.models.backbone import cache_argument
 from heed.models.heads import PolicyHead
 from heed.models.load import make_model
 from heed.records import PolicyRef, Prompt, Sampling
 
 PROMPTS = raw_prompts([12, 3, 30, 12, 7, 21])
 SAMPLING = Sampling(max_tokens=14, n=3, seed=5)
+CACHE = cache_argument(small())
 
 
 def engine(max_rows: int = 64, model: torch.nn.Module | None = None, **how: int) -> LocalEngine:
@@ -292,7 +296,7 @@ def test_a_model_whose_steps_differ_from_its_whole_pass_is_refused() -> None:
     )
     engine(model=model)  # without positions at all, both ways agree
     model.model.layers[0].self_attn.register_forward_pre_hook(
-        lambda module, args, kwargs: (args, {**kwargs, "past_key_values": None}), with_kwargs=True
+        lambda module, args, kwargs: (args, {**kwargs, CACHE: None}), with_kwargs=True
     )
     with pytest.raises(EngineError, match=r"differs from its forward pass|cache interface"):
         engine(model=model)
@@ -302,3 +306,10 @@ def test_dialogues_are_prompts_too() -> None:
     prompt = Prompt.make("Who sells bread?")
     (group,) = engine().generate([prompt], SAMPLING)
     assert group[0].prompt_tokens == tuple(renderer().prompt_tokens(prompt))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt2"])
+def test_transformers_has_nothing_to_warn_of(architecture: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        engine(model=small(architecture)).generate(PROMPTS[:2], SAMPLING)

@@ -9,6 +9,7 @@ import torch
 from tests.contracts.feedback_samples import item
 
 from heed.errors import ConfigError
+from heed.feedback.resolve import load_scorer
 from heed.feedback.rules import DOES_NOT_APPLY, CallableScorer, WeightedSum, load_callable
 
 ITEMS = [
@@ -233,3 +234,8 @@ def test_what_cannot_be_loaded_is_explained(name, said, tmp_path):
         name = name.replace("BROKEN", f"{tmp_path}/broken.py")
     with pytest.raises(ConfigError, match=said):
         load_callable(name)
+
+
+def test_a_file_without_a_function_is_asked_for_one() -> None:
+    with pytest.raises(ConfigError, match=r"write rules\.py:FUNCTION"):
+        load_scorer("rules.py")

@@ -174,6 +174,13 @@ def test_summary_holds_findings_seconds_and_memory(shop: Workshop) -> None:
     assert set(summary["seconds"]) == {"one", "two", "three"}
     assert summary["total_seconds"] == pytest.approx(sum(summary["seconds"].values()))
     assert summary["peak_memory_bytes"] > 1_000_000
+    costs = {cost["name"]: cost for cost in summary["costs"]}
+    assert set(costs) == {"seconds/one", "seconds/two", "seconds/three", "peak memory"}
+    for cost in costs.values():
+        assert cost.keys() >= {"estimate", "low", "high", "n", "unit"}
+        assert (cost["n"], cost["low"], cost["high"]) == (1, None, None)
+    assert costs["seconds/two"]["estimate"] == summary["seconds"]["two"]
+    assert costs["peak memory"]["estimate"] == summary["peak_memory_bytes"]
     assert [f.name for f in run.findings()] == [f["name"] for f in summary["findings"]]
 
 

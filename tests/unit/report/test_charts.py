@@ -109,3 +109,11 @@ def test_interval_is_drawn_in_proportion() -> None:
     assert float(whisker.attrib["x2"]) - float(whisker.attrib["x1"]) == pytest.approx(106)
     (dot,) = svg.iter("circle")
     assert float(dot.attrib["cx"]) == pytest.approx(110)
+
+
+def test_steps_have_whole_ticks() -> None:
+    for last in (1.0, 2.0, 4.0, 37.0):
+        ticks = axis([0.0, last], 0, 300, 6, snug=True, whole=True).ticks
+        assert ticks
+        assert all(t.is_integer() for t in ticks)
+    assert 0.5 in axis([0.0, 2.0], 0, 300, 4, snug=True).ticks

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -262,6 +263,26 @@ def test_what_differs_in_a_list_is_named_by_entry_and_kept_short() -> None:
     assert "stages.sft.lr 1 -> 2" in lines
     assert all(len(line) < 200 for line in lines)
     assert len(lines) == 3
+
+
+@pytest.mark.parametrize("manifest_too", [False, True])
+def test_a_full_disk_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manifest_too: bool
+) -> None:
+    """Whatever was being written, and also where the manifest has no room either."""
+
+    def full(path: Path, text: str) -> None:
+        raise StoreError("the disk is full") from OSError(errno.ENOSPC, "No space left on device")
+
+    said = r"the disk is full: .*No space left.*then go on with `heed resume`"
+    with pytest.raises(StoreError, match=said), start(tmp_path / "r"):  # noqa: PT012
+        if manifest_too:
+            monkeypatch.setattr("heed.runs.run.write_json", full)
+        raise RuntimeError("Error while serializing: No space left on device (os error 28)")
+    assert Run.open(tmp_path / "r").status == ("interrupted" if manifest_too else "failed")
+    monkeypatch.undo()
+    with start(tmp_path / "r", resume=True) as run:
+        assert run.resumed
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
