@@ -11,7 +11,7 @@ from scipy import stats
 
 from heed.errors import DataError
 from heed.stats import rankings, raw_agreement
-from heed.stats.intervals import Undefined
+from heed.stats.intervals import Undefined, wilson
 
 
 def rng():
@@ -53,35 +53,48 @@ def test_every_rule_is_its_definition(rows, rule):
     if expected is None:
         assert isinstance(found, Undefined)
         assert found.n == 0
-    else:
-        assert found.estimate == pytest.approx(expected, abs=1e-12)
-        assert turned.estimate == pytest.approx(expected, abs=1e-12)
+        return
+    for one in (found, turned):
+        if isinstance(one, Undefined):
+            assert f"the estimate {expected:.3f} has no interval" in one.reason
+        else:
+            assert one.estimate == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_rules_differ_by_what_a_neutral_answer_counts():
-    """Four items, two people: same side, other side, neutral against a side, both neutral."""
-    items, raters = list("aabbccdd"), list("xyxyxyxy")
-    signed = [1, 2, 1, -1, 0, 1, 0, 0]
+    """Twice four items, two people: same side, other side, neutral against a side, both neutral."""
+    items, raters = list("aabbccddeeffgghh"), list("xyxyxyxy") * 2
+    signed = [1, 2, 1, -1, 0, 1, 0, 0] * 2
     found = {
         rule: raw_agreement.raw_agreement(items, raters, signed, rule, rng=rng())
         for rule in raw_agreement.RULES
     }
     assert found["strict"].estimate == 2 / 4
     assert found["neutral_half"].estimate == 2.5 / 4
-    assert found["neutral_excluded"].estimate == 1 / 2
-    assert [found[rule].n for rule in raw_agreement.RULES] == [4, 4, 2]
+    assert [found[rule].n for rule in raw_agreement.RULES] == [8, 8, 4]
+    assert "the estimate 0.500 has no interval: it stands on 4 items" in str(
+        found["neutral_excluded"]
+    )
+
+
+def test_a_share_of_one_keeps_an_interval():
+    items, raters = [i for i in range(12) for _ in "xy"], list("xy") * 12
+    found = raw_agreement.raw_agreement(items, raters, [1] * 24, rng=rng())
+    assert found == wilson(12, 12)
+    assert raw_agreement.agreement_with(items, [1] * 24, [-1] * 24, rng=rng()) == wilson(0, 12)
 
 
 def test_agreement_with_a_reference_and_with_the_others():
     items, raters = list("aaabbbc"), list("xyzxyzx")
     signed = [1, 1, -1, 0, 1, 1, 1]
     gold = [1, 1, 1, 1, 1, 1, -1]
+    twice = [*items, *(item.upper() for item in items)]
     for rule, expected in (
         ("strict", 4 / 7), ("neutral_half", 4.5 / 7), ("neutral_excluded", 4 / 6)
     ):  # fmt: skip
-        found = raw_agreement.agreement_with(items, signed, gold, rule, rng=rng())
+        found = raw_agreement.agreement_with(twice, signed * 2, gold * 2, rule, rng=rng())
         assert found.estimate == pytest.approx(expected)
-        assert found.n == 3
+        assert found.n == 6
     others, known = raw_agreement.majority_of_others(items, raters, signed)
     assert others.tolist() == [0, 0, 1, 1, 1, 1, 0]
     assert known.tolist() == [True] * 6 + [False]

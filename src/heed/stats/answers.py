@@ -14,6 +14,8 @@ from heed.stats.intervals import BLOCK, Interval, Measured, Undefined, tail_shar
 Statistic = Callable[[NDArray, NDArray], NDArray]
 """(times [R, P], patterns [P, C]) -> [R], NaN where it has no value."""
 
+MIN_ITEMS = 5
+"""Fewer items give no interval: resamples of so few are too much alike."""
 MAX_UNDEFINED_FRAC = 0.05
 """The share of resamples that may have no value before the interval has none."""
 
@@ -123,7 +125,9 @@ def bootstrap_patterns(
         n: the number of items to report; by default U.
 
     Returns:
-        `Undefined` where the statistic has no value, or more than 5 % of the resamples have none.
+        `Undefined` where the statistic has no value, where more than 5 % of the resamples have
+        none, or with fewer than 5 items. Perfect agreement gives an interval without width: no
+        resample can show what was never seen.
     """
     tail, n = tail_share(level), len(rows) if n is None else n
     if num_resamples < 1:
@@ -134,6 +138,12 @@ def bootstrap_patterns(
     estimate = float(statistic(times[None].astype(float), patterns)[0])
     if np.isnan(estimate):
         return Undefined(reason, n)
+    if n < MIN_ITEMS:
+        return Undefined(
+            f"the estimate {estimate:.3f} has no interval: it stands on {n} items and needs "
+            f"{MIN_ITEMS}; label more items",
+            n,
+        )
     block, parts = max(1, BLOCK // max(patterns.size, 1)), []
     for start in range(0, num_resamples, block):
         size = min(block, num_resamples - start)

@@ -2,7 +2,7 @@
 
 Answers are signed: above 0 for the first of the pair, below 0 for the second, 0 for neither. The
 share runs over all pairs of answers by different people to one item, ties of three or more
-answers included; the interval resamples items.
+answers included; the interval resamples items (Wilson's where all agree, or none).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from heed.errors import DataError
 from heed.stats.answers import Answers, bootstrap_patterns, collect
-from heed.stats.intervals import Measured
+from heed.stats.intervals import Interval, Measured, wilson
 
 Rule = Literal["strict", "neutral_half", "neutral_excluded"]
 RULES: tuple[Rule, ...] = ("strict", "neutral_half", "neutral_excluded")
@@ -66,9 +66,10 @@ def raw_agreement(
             agree = agree + neutral * (second + first) / 2
         return (times @ agree) / (times @ total)
 
-    return bootstrap_patterns(
+    found = bootstrap_patterns(
         by_side, share, "no two answers count", rng=rng, level=level, num_resamples=num_resamples
     )
+    return _at_the_ends(found, level)
 
 
 def agreement_with(
@@ -109,10 +110,11 @@ def agreement_with(
     def share(times: NDArray, patterns: NDArray) -> NDArray:
         return (times @ patterns[:, 0]) / (times @ patterns[:, 1])
 
-    return bootstrap_patterns(
+    found = bootstrap_patterns(
         rows[rows[:, 1] > 0], share, "no answer counts",
         rng=rng, level=level, num_resamples=num_resamples,
     )  # fmt: skip
+    return _at_the_ends(found, level)
 
 
 def majority_of_others(
@@ -129,6 +131,13 @@ def majority_of_others(
     totals = np.bincount(sides.item, sign, minlength=len(sides.items))
     num = np.bincount(sides.item, minlength=len(sides.items))
     return np.sign(totals[sides.item] - sign).astype(int), num[sides.item] > 1
+
+
+def _at_the_ends(found: Measured, level: float) -> Measured:
+    """A share of 0 or 1 leaves a bootstrap no width, so its interval is Wilson's over items."""
+    if isinstance(found, Interval) and found.estimate in (0.0, 1.0):
+        return wilson(found.estimate * found.n, found.n, level)
+    return found
 
 
 def _pairs(count: NDArray) -> NDArray:
