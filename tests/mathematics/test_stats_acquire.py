@@ -125,6 +125,12 @@ def test_what_is_drawn_has_the_stated_probabilities(kind):
     assert (np.abs(fair / 4000 - 0.12) <= 4.5 * np.sqrt(0.12 * 0.88 / 4000)).all()
 
 
+def test_any_two_candidates_can_be_chosen_together():
+    """Neighbours in the list too: 4 of 10 at random hold a given two in 4 * 3 / (10 * 9)."""
+    together = [{0, 1} <= set(s.index.tolist()) for s in draws(np.full(10, 0.4), 0.3)]
+    assert np.mean(together) == pytest.approx(12 / 90, abs=4.5 * np.sqrt(0.13 * 0.87 / 4000))
+
+
 def test_reweighting_takes_the_bias_out():
     """A model that errs where it is unsure: on what was asked it looks worse than it is."""
     rng = np.random.default_rng(3)

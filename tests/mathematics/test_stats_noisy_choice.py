@@ -113,6 +113,16 @@ def test_planted_reliabilities_and_biases_are_within_their_intervals(tie):
     assert held["tie"] >= 0.93 * 300
 
 
+def test_two_reliabilities_of_mean_one_are_equally_sure():
+    """They add up to 2, so what is not known of one is not known of the other."""
+    both = {"reliability": np.array([0.8, 1.2]), "bias": np.zeros(2)}
+    fit = noisy_choice(*simulate(np.random.default_rng(12), 3000, 0.7, **both))
+    one, other = (fit.people[a].reliability for a in (0, 1))
+    assert one.estimate + other.estimate == pytest.approx(2)
+    assert one.low + other.high == pytest.approx(2)
+    assert one.low > 0.5
+
+
 def test_many_answers_give_the_planted_numbers():
     fit = noisy_choice(*simulate(np.random.default_rng(7), 60_000, 0.7))
     people = [fit.people[a] for a in range(5)]
