@@ -93,7 +93,7 @@ def test_standard_errors_are_those_of_the_information():
     np.testing.assert_allclose(fit.errors, np.sqrt(spread) / 2, rtol=1e-6)
 
 
-@pytest.mark.parametrize("tie", [0.0, 0.7])
+@pytest.mark.parametrize("tie", [0.7, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_planted_reliabilities_and_biases_are_within_their_intervals(tie):
     """300 studies of 600 comparisons, five people of whom one answers at random: at least 93 % of
     the intervals hold the truth, for reliabilities, biases and strengths each."""
