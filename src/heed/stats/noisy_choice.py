@@ -71,8 +71,10 @@ def noisy_choice(
     never erred, finite. A standard deviation of 0 fixes reliability at 1 or bias at 0; with both 0
     and strength_sd infinite this is maximum likelihood of Bradley-Terry or Davidson.
 
-    Items that were compared a few times only leave the joint mode too sure of itself: read
-    reliabilities where each item has ten comparisons or more, `one_coin` where it has not.
+    The strengths are part of the joint mode, which makes the intervals of reliabilities too narrow
+    where items have few comparisons: of 95 % intervals, 46 % held the truth with 3 comparisons of
+    each item, 82 % with 10, 89 % with 30, 94 % with 200 (five people, ties). Left biases are not
+    concerned. Where items have few comparisons read `one_coin`.
 
     Args:
         left, right: [N] items as on the screen.
