@@ -60,6 +60,7 @@ def test_the_examples_of_a_page_run(
     monkeypatch.chdir(folder)
     examples.run_small(monkeypatch)
     blocks = examples_of(page)
+    names = {"__name__": "example"}  # a page goes on from its earlier blocks
     for language, _, body in blocks:
         named = examples.NAMED.match(body)
         if named and language in ("python", "toml"):
@@ -69,7 +70,7 @@ def test_the_examples_of_a_page_run(
         for run in () if "resume" in body else examples.made_by(body):
             shutil.rmtree(folder / run, ignore_errors=True)
         if language == "python" and not examples.NAMED.match(body):
-            exec(compile(body, str(page), "exec"), {"__name__": "example"})
+            exec(compile(body, str(page), "exec"), names)
         elif language == "sh":
             for words in commands(f"```sh\n{body}```"):
                 if words[0] == "heed" and not " ".join(words[1:]).startswith(tuple(LONG)):

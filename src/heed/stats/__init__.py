@@ -1,1 +1,1 @@
-"""Statistics of judgements: strengths, intervals, calibration, best of n. numpy and scipy only."""
+"""Statistics of judgements: strengths, agreement, people, labels, calibration, best of n."""

@@ -121,12 +121,47 @@ def bootstrap(
         DataError: as the fit; or too many resamples have no finite fit (use a prior).
     """
     tail = tail_share(level)
+    fit, values = resample(
+        left, right, outcome, num_items, rng=rng, clusters=clusters, model=model,
+        num_resamples=num_resamples, prior=prior, max_failed_frac=max_failed_frac,
+    )  # fmt: skip
+    low, high = np.quantile(values, [tail, 1 - tail], axis=0)
+    n = len(_cells(left, right, outcome, num_items)) if clusters is None else len({*clusters})
+    bounds = zip(fit.values, low, high, strict=True)
+    return [Interval(float(s), float(a), float(b), n) for s, a, b in bounds]
+
+
+def resample(
+    left: ArrayLike,
+    right: ArrayLike,
+    outcome: ArrayLike,
+    num_items: int,
+    *,
+    rng: np.random.Generator,
+    clusters: Sequence[Hashable] | NDArray | None = None,
+    also: Sequence[Hashable] | NDArray | None = None,
+    model: Model = "bradley_terry",
+    num_resamples: int = 1000,
+    prior: float = 0.0,
+    max_failed_frac: float = 0.01,
+) -> tuple[Strengths, NDArray]:
+    """Fit the comparisons, and resamples of them.
+
+    Args as in `bootstrap`, and:
+        also: [N] labels of a second clustering, crossed with the first: a comparison counts as
+            often as its cluster was drawn in the one times in the other.
+
+    Returns:
+        the fit, and strengths [R, M] of the resamples that have a finite fit.
+
+    Source: two clusterings: Owen 2007, "The pigeonhole bootstrap".
+    """
     cell = _cells(left, right, outcome, num_items)
-    _, index = group_values(np.zeros(len(cell)), clusters)
     counts = np.bincount(cell, minlength=2 * num_items**2).astype(float)
     wins, ties = _tables(counts[None], num_items)
     fit = (bradley_terry if model == "bradley_terry" else davidson)(wins[0], ties[0], prior)
-    drawn = _resample(cell, index if clusters is not None else None, counts, num_resamples, rng)
+    by = [group_values(np.zeros(len(cell)), c)[1] for c in (clusters, also) if c is not None]
+    drawn = _resample(cell, by, counts, num_resamples, rng)
     won, tied = _counts(*_tables(drawn, num_items), prior, model)
     exists = paired.exists(won, tied, model)
     failed = float((~exists).mean())
@@ -136,11 +171,7 @@ def bootstrap(
             "allowed), because some item hardly wins or loses; collect more comparisons of it or "
             "pass prior=0.5"
         )
-    values = paired.fit(won[exists], tied[exists], model)[0][:, :num_items]
-    low, high = np.quantile(values, [tail, 1 - tail], axis=0)
-    n = int(index.max()) + 1
-    bounds = zip(fit.values, low, high, strict=True)
-    return [Interval(float(s), float(a), float(b), n) for s, a, b in bounds]
+    return fit, paired.fit(won[exists], tied[exists], model)[0][:, :num_items]
 
 
 def elo(strength: ArrayLike, anchor: float = 1000.0) -> NDArray:
@@ -178,19 +209,25 @@ def _tables(cells: NDArray, num_items: int) -> tuple[NDArray, NDArray]:
 
 
 def _resample(
-    cell: NDArray, index: NDArray | None, counts: NDArray, num: int, rng: np.random.Generator
+    cell: NDArray, by: list[NDArray], counts: NDArray, num: int, rng: np.random.Generator
 ) -> NDArray:
-    if index is None:
+    """Count cells [num, cells] in resamples of clusters; of comparisons where there are none."""
+    if not by:
         return rng.multinomial(len(cell), counts / len(cell), size=num).astype(float)
-    num_clusters = int(index.max()) + 1
-    table = np.zeros((num_clusters, len(counts)))
-    np.add.at(table, (index, cell), 1.0)
-    block, parts = max(1, BLOCK // num_clusters), []
+    drawn = np.empty((num, len(counts)))
+    block = max(1, BLOCK // (max(int(index.max()) for index in by) + 1))
     for start in range(0, num, block):
-        uniform = np.full(num_clusters, 1 / num_clusters)
-        times = rng.multinomial(num_clusters, uniform, size=min(block, num - start))
-        parts.append(times @ table)
-    return np.concatenate(parts)
+        size = min(block, num - start)
+        times = [_draw(index, size, rng) for index in by]
+        for row in range(size):
+            weight = np.prod([t[row][index] for t, index in zip(times, by, strict=True)], axis=0)
+            drawn[start + row] = np.bincount(cell, weight, minlength=len(counts))
+    return drawn
+
+
+def _draw(index: NDArray, size: int, rng: np.random.Generator) -> NDArray:
+    num_clusters = int(index.max()) + 1
+    return rng.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), size=size)
 
 
 def _counts(

@@ -28,6 +28,23 @@ class Interval:
         return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n})"
 
 
+@dataclass(frozen=True)
+class Undefined:
+    """A number that does not exist for these data: why, and how many units there were.
+
+    It stands where an `Interval` would, so that nobody reads a NaN, a 0 or a 1 in its place.
+    """
+
+    reason: str
+    n: int
+
+    def __str__(self) -> str:
+        return f"undefined, because {self.reason} (n={self.n})"
+
+
+Measured = Interval | Undefined
+
+
 def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
     """Bound a share of independent yes-or-no outcomes by Wilson's score interval.
 
