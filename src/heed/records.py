@@ -208,6 +208,8 @@ class Score(Record):
     item_id: str
     value: Finite | None
     error: str | None = None
+    reason: str | None = None
+    """Why the value is what it is, where the scorer says so."""
     parts: dict[str, Finite | None] = Field(default_factory=dict)
     """The summands by name, before weights."""
     scorer: str

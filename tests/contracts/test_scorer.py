@@ -4,6 +4,7 @@ import pytest
 from tests.contracts.feedback_samples import LetterHead, LetterRenderer, item
 
 from heed.feedback.base import Item
+from heed.feedback.checkers import CheckerScorer, Regex
 from heed.feedback.resolve import WorldScorer
 from heed.feedback.reward_model import RewardModelScorer
 from heed.feedback.rules import CallableScorer, WeightedSum
@@ -37,6 +38,7 @@ SCORERS = {
     ),
     "reward model": lambda: RewardModelScorer(LetterHead(), LetterRenderer(), batch_tokens=64),
     "world": lambda: WorldScorer(Town(0)),
+    "checker": lambda: CheckerScorer(Regex(pattern="Anna", match="search")),
 }
 
 

@@ -1,4 +1,4 @@
-"""From a word on the command line to a scorer: a reward model, a callable, or a world's truth."""
+"""From a word on the command line to a scorer: a checker, a callable, a world, a reward model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from heed.errors import ConfigError
 from heed.feedback.base import Item, Scorer
+from heed.feedback.checkers.base import CheckerScorer
+from heed.feedback.checkers.words import PREFIX, load_checker
 from heed.feedback.rules import CallableScorer, WeightedSum, failed_completion, load_callable
 from heed.records import Score
 from heed.worlds.saved import is_world, load_world
@@ -59,12 +61,15 @@ def load_scorer(word: str, *, device: str = "auto", apparent: bool = False) -> S
     Args:
         apparent: of a world, take the quality that its labellers see.
         device: where a reward model runs.
-        word: `module:function` or `file.py:function` (a callable with TRL's reward signature), a
-            world's run folder, or a reward model (folder, run folder, or hub id).
+        word: a checker such as `check:numeric:relative=0.01`, `module:function` or
+            `file.py:function` (a callable with TRL's reward signature), a world's run folder, or a
+            reward model (folder, run folder, or hub id).
 
     Raises:
         ConfigError: nothing of these kinds is found there.
     """
+    if word.startswith(PREFIX):
+        return CheckerScorer(load_checker(word))
     if _CALLABLE.match(word):
         return CallableScorer(load_callable(word))
     if is_world(word):

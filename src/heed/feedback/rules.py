@@ -24,6 +24,7 @@ from heed.feedback.callables import load_callable
 from heed.records import Prompt, Score
 
 __all__ = [
+    "DECLINED",
     "DOES_NOT_APPLY",
     "CallableScorer",
     "RewardFunction",
@@ -32,8 +33,10 @@ __all__ = [
     "load_callable",
 ]
 
-DOES_NOT_APPLY = "does not apply: the reward function returned None"
-"""Error of a score that a rule declined to give; a weighted sum leaves such a part out."""
+DECLINED = "does not apply: "
+"""How the error of a score begins that a rule declined to give; a weighted sum leaves it out."""
+DOES_NOT_APPLY = DECLINED + "the reward function returned None"
+"""Error of a score for which a reward function returned None."""
 
 RewardFunction = Callable[..., Any]
 _OPTIONAL = ("trainer_state", "log_extra", "log_metric")
@@ -176,7 +179,7 @@ class WeightedSum:
         for score, weight in zip(scores, self._weights, strict=True):
             if score.value is not None:
                 total, applied = total + weight * score.value, applied or weight != 0
-            elif weight != 0 and score.error != DOES_NOT_APPLY:
+            elif weight != 0 and not (score.error or "").startswith(DECLINED):
                 errors.append(f"{score.scorer}: {score.error}")
         if not errors and not applied:
             errors = [DOES_NOT_APPLY]
