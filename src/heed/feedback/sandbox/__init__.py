@@ -8,6 +8,7 @@ wire      messages between the two: plain data and references, nothing that exec
 confine   what the solution's process may do: limits, namespaces, file and system-call filters
 solution  the confined side: loads the program and answers calls
 handles   how the tests see what lives on the other side
+line      questions from the tests to the solution, and its answers
 tester    the judging side: starts the other, runs the tests, reports
 run       from the trainer: start a tester, wait, kill, read its report
 

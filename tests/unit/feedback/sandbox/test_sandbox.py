@@ -184,7 +184,8 @@ def test_a_program_sees_no_environment_no_input_and_no_files_of_others(monkeypat
 
 def test_a_program_writes_into_its_own_folder_alone_and_that_is_removed(tmp_path, whole_sandbox):
     before = set(glob.glob(os.path.join(tempfile.gettempdir(), "heed-tests-*")))
-    own = "def add(a, b):\n    open('x', 'w').write('1')\n    return a + b - 1 + int(open('x').read())"
+    writing = "def add(a, b):\n    open('x', 'w').write('1')\n"
+    own = writing + "    return a + b - 1 + int(open('x').read())"
     assert passes(own)
     outside = tmp_path / "x"
     outside.write_text("kept")
