@@ -22,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from heed.data.dialects.table import dialects_of
 from heed.data.exchange import RECORD_FILES, find_file, is_hub_id, read_rows
 from heed.data.formats import (
     DEMONSTRATIONS,
@@ -246,4 +247,11 @@ def _no_format(path: str, row: Row, kind: str, formats: Sequence[Format[Any]]) -
         text += f"Or give a run folder with {PAIRS_FILE} and {PREFERENCES_FILE}. "
     if kind == "demonstrations" and "text" in row:
         text += "Plain text has no reply to learn; load it as texts. "
+    dialects = dialects_of(row)
+    if dialects:
+        names = " or ".join(dialect.name for dialect in dialects)
+        text += (
+            f"They look like {names}; convert them first: "
+            f"heed data convert {path} OUT.jsonl --format {dialects[0].name} --to preferences. "
+        )
     return text + "Rename the columns, or choose other data"

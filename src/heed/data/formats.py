@@ -21,6 +21,10 @@ from heed.data.columns import (
     reply_pair_of,
     whole_dialogue,
 )
+from heed.data.dialects.base import Dialect
+from heed.data.dialects.chat import ALPACA, SHAREGPT, SHAREGPT_PREFERENCE
+from heed.data.dialects.ranked import HELPSTEER_PREFERENCE
+from heed.data.dialects.table import dialects_of
 from heed.data.judgements import LabelledPair
 from heed.data.report import RowError
 from heed.data.transcripts import is_transcript
@@ -55,6 +59,8 @@ class Format(Generic[T]):
     says: str = ""
 
     def __str__(self) -> str:
+        if not self.columns:
+            return self.says
         return " + ".join(self.columns) + (f" ({self.says})" if self.says else "")
 
 
@@ -186,6 +192,18 @@ def _is_transcript_row(row: Row) -> bool:
     return is_transcript(row["text"])
 
 
+def _of_dialect(dialect: Dialect, formats: Sequence[Format[T]]) -> Format[T]:
+    """Rows of another project's columns, read where a row can be of that dialect alone."""
+
+    def read(row: Row, meta: dict[str, Any]) -> T:
+        own = dialect.read(row)
+        how = match_format(own, formats)
+        assert how is not None, "a dialect gives heed's own columns"
+        return read_row(own, how)
+
+    return Format((), read, lambda row: dialects_of(row) == [dialect], dialect.says)
+
+
 DEMONSTRATIONS: tuple[Format[Demonstration], ...] = (
     Format(("prompt", "completion"), _demonstration),
     Format(("prompt", "reply"), _demonstration_record),
@@ -207,5 +225,13 @@ PROMPTS: tuple[Format[Prompt], ...] = (
 PREFERENCES: tuple[Format[LabelledPair], ...] = (
     Format(("prompt", "chosen", "rejected"), _preference),
     Format(("chosen", "rejected"), _preference),
+)
+DEMONSTRATIONS += tuple(_of_dialect(d, DEMONSTRATIONS) for d in (ALPACA, SHAREGPT))
+PROMPTS += tuple(_of_dialect(d, PROMPTS) for d in (ALPACA, SHAREGPT))
+PREFERENCES = (
+    # Its chosen and rejected are one turn each, which would be looked for a prompt.
+    _of_dialect(SHAREGPT_PREFERENCE, PREFERENCES),
+    *PREFERENCES,
+    _of_dialect(HELPSTEER_PREFERENCE, PREFERENCES),
 )
 TEXTS: tuple[Format[PlainText], ...] = (Format(("text",), _text),)
