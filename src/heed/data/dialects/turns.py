@@ -114,7 +114,7 @@ def to_transcript(messages: Sequence[Mapping[str, str]]) -> str:
         speaker, text = _SPEAKERS.get(message["role"]), message["content"].strip()
         if speaker is None:
             raise RowError("the format has no such role", message["role"])
-        if re.search(r"\n\n(Human|Assistant):", "\n\n" + text):
+        if re.search(r"\n\n(Human|Assistant):", text):
             raise RowError("a text would be read as several turns", text[:80])
         out += f"\n\n{speaker}: {text}"
     return out
