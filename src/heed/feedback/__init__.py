@@ -2,6 +2,7 @@
 
 base          the two protocols: Scorer and Labeller
 rules         callables with TRL's `reward_funcs` signature, weighted sums
+foreign       reward functions written for verl, OpenRLHF, slime, AReaL and trlx
 callables     a callable found by its name
 checkers      answers, numbers, options, forms and programs that can be verified
 sandbox       programs that nobody trusts, run against tests

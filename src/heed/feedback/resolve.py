@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 
 from heed.errors import ConfigError
 from heed.feedback.base import Item, Scorer
 from heed.feedback.checkers.base import CheckerScorer
-from heed.feedback.checkers.words import PREFIX, load_checker
+from heed.feedback.checkers.words import PREFIX, load_checker, read_settings, split_word
+from heed.feedback.foreign import SIGNATURES, Columns, ForeignScorer
 from heed.feedback.rules import CallableScorer, WeightedSum, failed_completion, load_callable
 from heed.records import Score
 from heed.worlds.saved import is_world, load_world
@@ -62,14 +64,20 @@ def load_scorer(word: str, *, device: str = "auto", apparent: bool = False) -> S
         apparent: of a world, take the quality that its labellers see.
         device: where a reward model runs.
         word: a checker such as `check:numeric:relative=0.01`, `module:function` or
-            `file.py:function` (a callable with TRL's reward signature), a world's run folder, or a
-            reward model (folder, run folder, or hub id).
+            `file.py:function` (a callable with TRL's reward signature), the same behind the name of
+            another library (`verl:file.py:function`), a world's run folder, or a reward model
+            (folder, run folder, or hub id).
 
     Raises:
         ConfigError: nothing of these kinds is found there.
     """
     if word.startswith(PREFIX):
         return CheckerScorer(load_checker(word))
+    signature, _, rest = word.partition(":")
+    if signature in SIGNATURES and _CALLABLE.match(split_word(rest)[0]):
+        return _foreign(word, signature, rest)
+    if signature == "trl" and _CALLABLE.match(rest):
+        return CallableScorer(load_callable(rest))
     if _CALLABLE.match(word):
         return CallableScorer(load_callable(word))
     if is_world(word):
@@ -77,6 +85,13 @@ def load_scorer(word: str, *, device: str = "auto", apparent: bool = False) -> S
     from heed.feedback.reward_model import open_reward_model
 
     return open_reward_model(word, device=device)
+
+
+def _foreign(word: str, signature: str, rest: str) -> ForeignScorer:
+    target, pairs = split_word(rest)
+    known = tuple(field.name for field in fields(Columns))
+    columns = Columns(**read_settings(word, pairs, known))
+    return ForeignScorer(load_callable(target), signature, columns)
 
 
 def load_scorers(
