@@ -98,12 +98,27 @@ def make_files(folder: Path) -> None:
             for prompt in town.prompts(start + 24)[start:]
         ]
         write_rows(folder / f"data/{name}.jsonl", pairs)
+    _make_foreign(folder)
     (folder / "rewards.py").write_text(
         "def concise(completions, **columns):\n"
         "    return [-0.01 * len(str(completion)) for completion in completions]\n"
     )
     for name, size in (("base", 360), ("other", 420)):
         shutil.copytree(_init(folder, name, size) / "model", folder / "models" / name)
+
+
+def _make_foreign(folder: Path) -> None:
+    """Data whose answers can be verified, and data of other projects."""
+    sums = [{"prompt": f"{a} + {a} =", "answer": 2 * a} for a in range(12)]
+    write_rows(folder / "data/sums.jsonl", sums)
+    maths = [{"question": row["prompt"], "answer": f"#### {row['answer']}"} for row in sums]
+    write_rows(folder / "data/gsm8k.jsonl", maths)
+    scored = [
+        {"response": f"It is {n}.", "overall_score": n, "fine-grained_score": n / 2}
+        for n in (3, 9, 5)
+    ]
+    rows = [{"instruction": row["prompt"], "completions": scored} for row in sums]
+    write_rows(folder / "data/ultrafeedback.jsonl", rows)
 
 
 def _init(folder: Path, name: str, vocab_size: int) -> Path:
