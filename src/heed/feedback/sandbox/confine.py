@@ -14,6 +14,7 @@ Source: Linux uapi headers landlock.h, seccomp.h, filter.h, audit.h and unistd.h
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -68,6 +69,11 @@ def hide() -> None:
         libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+def limit_memory(memory_bytes: int) -> None:
+    """Bound the address space of this process."""
+    _set("RLIMIT_AS", memory_bytes)
+
+
 def _limit(memory_bytes: int, cpu_seconds: int, file_bytes: int) -> None:
     wanted = {
         "RLIMIT_AS": memory_bytes,
@@ -78,15 +84,17 @@ def _limit(memory_bytes: int, cpu_seconds: int, file_bytes: int) -> None:
         "RLIMIT_CORE": 0,
     }
     for name, value in wanted.items():
-        which = getattr(resource, name, None)
-        if which is None:
-            continue
-        _, hard = resource.getrlimit(which)
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        try:
-            resource.setrlimit(which, (value, value))
-        except (ValueError, OSError):  # macOS refuses some of them
-            continue
+        _set(name, value)
+
+
+def _set(name: str, value: int) -> None:
+    which = getattr(resource, name, None)
+    if which is None:
+        return
+    _, hard = resource.getrlimit(which)
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses some of them
+        resource.setrlimit(which, (value, value))
 
 
 # Landlock: rights by bit; a newer kernel knows more of them.

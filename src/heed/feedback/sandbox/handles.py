@@ -18,8 +18,10 @@ class SolutionEnded(BaseException):
 class Handle:
     """An object of the solution. It can be called, looked into and asked, and never copied here.
 
-    It equals plain data only where it is such data itself, and that is compared on this side:
-    the solution is not asked whether its object equals what was expected.
+    It equals plain data only where it is such data itself, and that is compared on this side: the
+    solution is not asked whether its object equals what was expected. Nor is it asked whether its
+    object is less than something, or holds it, unless the tests name classes of the solution, so
+    that its objects are what they are about (`Line.about_objects`).
     """
 
     def __init__(self, ask: Callable[..., Any], number: int, plain: list[Any] | None) -> None:
@@ -49,7 +51,12 @@ class Handle:
             return True
         if self._plain is not None and other._plain is not None:
             return bool(self._plain[0] == other._plain[0])
-        return self._ask("special", self._number, name="__eq__", args=(other,)) is True
+        return self._verdict("__eq__", other)
+
+    def _verdict(self, name: str, other: object) -> bool:
+        if not self._ask.__self__.about_objects:
+            raise TypeError("the solution gave an object of its own where the tests compare")
+        return self._ask("special", self._number, name=name, args=(other,)) is True
 
     def __bool__(self) -> bool:
         return self._ask("special", self._number, name="__bool__", args=()) is True
@@ -72,8 +79,15 @@ class Handle:
         )
 
 
+_VERDICTS = ("__contains__", "__lt__", "__le__", "__gt__", "__ge__")
+
+
 def _forward(name: str) -> Callable[..., Any]:
     def method(self: Handle, *args: Any) -> Any:
+        if self._plain is not None and not self._ask.__self__.about_objects:
+            return getattr(self._plain[0], name)(*args)
+        if name in _VERDICTS:
+            return self._verdict(name, *args)
         return self._ask("special", self._number, name=name, args=args)
 
     method.__name__ = name

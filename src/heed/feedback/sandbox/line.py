@@ -32,6 +32,7 @@ class Line:
         self._exceptions: dict[str, type] = {}
         self.ended: str | None = None
         self.asked = 0
+        self.about_objects = False
 
     def hear(self) -> dict[str, Any]:
         """The next message of the solution.

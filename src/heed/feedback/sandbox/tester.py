@@ -19,11 +19,12 @@ from itertools import islice
 from typing import Any
 
 from heed.feedback.sandbox import wire
-from heed.feedback.sandbox.confine import hide
+from heed.feedback.sandbox.confine import hide, limit_memory
 from heed.feedback.sandbox.handles import Handle, SolutionEnded
 from heed.feedback.sandbox.line import CannotPassError, Line
 
 _SHOWN = 200
+_TESTER_BYTES = 256 << 20
 
 
 def main() -> None:
@@ -41,6 +42,8 @@ def main() -> None:
             os._exit(70)
     os.close(down[0])
     os.close(up[1])
+    # What a solution returns is rebuilt here, and may be made to fill the memory.
+    limit_memory(first["limits"]["memory_bytes"] + _TESTER_BYTES)
     line = Line(up[0], down[1], pid, time.monotonic() + first["wall_seconds"])
     second = wire.receive(0)
     report = judge(line, second["tests"], second["setup"], second["entry_point"])
@@ -70,8 +73,9 @@ def judge(line: Line, tests: list[Any], setup: str, entry_point: str | None) -> 
             report["failed"] = f"{bases[0]}: {text}"
             return report
         names, absent = _names_of(line, codes, setup, entry_point)
-    except (SolutionEnded, KeyError, TypeError, IndexError) as error:
-        report["failed"] = str(error)
+    except (SolutionEnded, Exception) as error:
+        # Whatever it is, a message of the solution made it: no tests have run yet.
+        report["failed"] = str(error) or type(error).__name__
         return report
     for code in codes:
         for ok, why in code.run(line, names, absent, prepared):
@@ -107,6 +111,10 @@ def _names_of(
             there, value = line.fetch(name)
             if there:
                 names[name] = value
+    # Only what the tests say counts here: whether something is a class is for the solution to say.
+    line.about_objects = any(
+        name[0].isupper() and isinstance(names[name], Handle) for name in names
+    )
     return names, absent
 
 

@@ -105,6 +105,22 @@ HACKS = {
     "kills everybody": "import os\ndef add(a, b):\n    os.kill(-1, 9); return a + b",
     "raises what ends a test early": "def add(a, b): raise KeyboardInterrupt",
     "raises what a loop stops at": "def add(a, b): raise StopIteration",
+    "returns a fraction that fills the memory": (
+        "import heed.feedback.sandbox.wire as w\n"
+        "def add(a, b):\n    w.encode = lambda *a: {'Fraction': '1e999999999'}\n    return 3"
+    ),
+    "answers nonsense": (
+        "import sys\nw = sys.modules['heed.feedback.sandbox.wire']\nsend = w.send\n"
+        "w.send = lambda fd, message: send(fd, [1, 2])"
+    ),
+    "answers with nonsense inside": (
+        "import sys\nw = sys.modules['heed.feedback.sandbox.wire']\nsend = w.send\n"
+        "w.send = lambda fd, message: send(fd, {'value': {'ref': 'x'}, 'changed': {'9': 1}})"
+    ),
+    "says that it is an exception and a module": (
+        "import sys\nw = sys.modules['heed.feedback.sandbox.wire']\nsend = w.send\n"
+        "w.send = lambda fd, message: send(fd, {'exception': 5, 'module': True, 'raised': 7})"
+    ),
     "returns without end": "def add(a, b):\n    while True: yield 3",
     "returns itself": "def add(a, b):\n    x = []\n    x.append(x)\n    return x",
     "returns too much": "def add(a, b): return 'x' * (8 << 20)",
@@ -133,6 +149,30 @@ def test_a_program_does_not_pass_that(name):
     began = time.monotonic()
     assert not passes(HACKS[name])
     assert time.monotonic() - began < 20
+
+
+LIAR = (
+    "class Yes:\n"
+    "    def __getattr__(s, n): return s\n"
+    "    def __call__(s, *a): return s\n"
+    "    __sub__ = __rsub__ = __add__ = __abs__ = __neg__ = __getitem__ = __call__\n"
+    "    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __contains__ = lambda s, o: True\n"
+    "    __hash__ = None\n"
+    "class Int(int):\n"
+    "    __sub__ = __rsub__ = lambda s, o: Yes()\n"
+    "    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = lambda s, o: True\n"
+)
+
+
+@pytest.mark.parametrize("kind", ["Yes()", "Int(99)", "[Yes()]", "{Int(99)}"])
+@pytest.mark.parametrize(
+    "test",
+    ["assert abs(add(1, 2) - 3) < 0.01", "assert 3 in add(1, 2)", "assert add(1, 2) < 4",
+     "assert 2 <= add(1, 2) <= 4", "assert add(1, 2) == add(2, 1) == 3", "assert add(1, 2)[0] == 3",
+     "assert add(1, 2) in (3, 4)", "import math\nassert math.isclose(add(1, 2), 3)"],
+)  # fmt: skip
+def test_an_object_that_says_yes_to_everything_does_not_pass(test, kind):
+    assert not passes(LIAR + f"def add(a, b): return {kind}", [test])
 
 
 @pytest.mark.parametrize(
@@ -248,6 +288,13 @@ SIDES = [
     ("q = f(1)\nassert q == (1, 2) and q.b == 2",
      "from collections import namedtuple\nQ = namedtuple('Q', 'a b')\ndef f(a): return Q(a, 2)"),
     ("assert isinstance(P(), P)", "class P: pass"),
+    ("assert V(1) < V(2) and 1 in V(1)",
+     "class V:\n    def __init__(s, x): s.x = x\n    def __lt__(s, o): return s.x < o.x\n"
+     "    def __contains__(s, x): return s.x == x"),
+    ("assert abs(f() - 2) < 0.1 and f() in (1, 2)",
+     "import enum\nclass E(enum.IntEnum):\n    A = 2\ndef f(): return E.A"),
+    ("s = S()\ns.push(1)\nassert len(s) == 1 and s.pop() == 1 and len(s) == 0",
+     "class S(list):\n    def push(s, x): s.append(x)"),
     ("assert f() == {1: (2, 3), 'x': {4}, None: b'5', 1.5: 2 + 3j}",
      "def f(): return {1: (2, 3), 'x': {4}, None: b'5', 1.5: 2 + 3j}"),
     ("assert f() == 2 ** 5000 and f() != 2 ** 5000 + 1", "def f(): return 2 ** 5000"),
