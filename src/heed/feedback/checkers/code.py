@@ -12,10 +12,12 @@ from pydantic import Field
 
 from heed.feedback.checkers.base import Checker, Row, Verdict, cannot_judge, right, wrong
 from heed.feedback.checkers.extract import after_thinking
-from heed.feedback.sandbox.confine import LAYERS
-from heed.feedback.sandbox.run import Limits, TestReport, run_tests
+from heed.feedback.sandbox.run import LAYERS, Limits, TestReport, run_tests
 
-_FENCE = re.compile(r"^[ \t]*```([\w+-]*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
+# The last block may lack its end: a model may stop there.
+_FENCE = re.compile(
+    r"^[ \t]*```([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE
+)
 _PYTHON = ("", "python", "py", "python3")
 
 

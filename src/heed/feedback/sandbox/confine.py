@@ -23,9 +23,6 @@ import resource
 import sys
 from typing import Any
 
-LAYERS = ("limits", "namespaces", "files", "calls")
-"""The layers that a whole sandbox has."""
-
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWIPC = 0x10000000, 0x40000000, 0x08000000
 _CLONE_THREAD = 0x00010000

@@ -20,6 +20,9 @@ from typing import Any
 from heed.errors import ConfigError
 from heed.feedback.sandbox import wire
 
+LAYERS = ("limits", "namespaces", "files", "calls")
+"""The layers that a whole sandbox has; `heed.feedback.sandbox.confine` says what they are."""
+
 _ROOT = str(Path(__file__).resolve().parents[3])
 _START = (
     "import sys; sys.path.insert(0, sys.argv.pop()); "

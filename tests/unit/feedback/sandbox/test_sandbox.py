@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from heed.feedback.sandbox.confine import LAYERS
-from heed.feedback.sandbox.run import Limits, run_tests
+from heed.feedback.sandbox.run import LAYERS, Limits, run_tests
 
 SHORT = Limits(cpu_seconds=1, wall_seconds=3.0, memory_bytes=256 << 20)
 TESTS = ["assert add(1, 2) == 3", "assert add(2, 2) == 4"]
