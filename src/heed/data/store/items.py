@@ -1,0 +1,288 @@
+"""Items: what waits to be judged. Adding is idempotent by key, in batches, one result per row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+from sqlalchemy import Connection, insert, select, update
+
+from heed.data.store import schema
+from heed.data.store.content import keep_payload, read_payloads
+from heed.data.store.counts import new_state
+from heed.data.store.database import Database
+from heed.data.store.ddl import canonical
+from heed.data.store.keyed import digest, draw, new_id
+from heed.data.store.kinds import Payload, read_answer, read_payload
+from heed.data.store.log import Entry, append
+from heed.data.store.projects import project_in
+from heed.data.store.refusal import Refusal
+from heed.data.store.views import Added, Project
+from heed.records import Record
+
+MOST_IN_A_BATCH = 1000
+ItemRole = Literal["normal", "gold", "anchor", "practice"]
+
+
+class Gold(Record):
+    """The known answer of an item, in the item's order."""
+
+    answer: dict[str, Any]
+    explanation: str = ""
+    difficulty: float | None = None
+
+
+class NewItem(Record):
+    """One item to add."""
+
+    payload: dict[str, Any]
+    """`prompt`, `candidates`, `extra`; see `heed.data.store.kinds`."""
+    key: str = Field(default="", max_length=120)
+    """The sender's name of it: a second item of the same key is the same item. By default the
+    hash of its content."""
+    role: ItemRole = "normal"
+    """gold: has a known answer; anchor: everyone sees it; practice: with feedback, apart."""
+    gold: Gold | None = None
+    need: int | None = Field(default=None, ge=1, le=100)
+    """People who judge it; by default the project's rule."""
+    priority: int = 0
+    """Higher comes first."""
+    skill: str | None = Field(default=None, max_length=64)
+    """Only people with this skill get it."""
+    origin: str = Field(default="", max_length=120)
+    """Where it comes from, such as a run; hidden from annotators."""
+    author: str | None = None
+    """A person who never gets it."""
+    policy_step: int | None = Field(default=None, ge=0)
+    p_select: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Probability with which it was selected, for unbiased estimates later."""
+    acquirer: str | None = Field(default=None, max_length=64)
+    expires_at: int | None = None
+    """Milliseconds; unleased after it, it is too old."""
+
+
+class Items:
+    """Add items, read them, and take them out of the queue."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(
+        self, project: str, items: Sequence[NewItem | dict[str, Any]], *, actor: str
+    ) -> list[Added]:
+        """Add a batch, all in one unit of work; a row that does not fit is refused alone.
+
+        Returns:
+            One result per row, in order: new, known (same key and content), or refused.
+
+        Raises:
+            Refusal: no such project, or more than 1,000 rows.
+        """
+        if len(items) > MOST_IN_A_BATCH:
+            raise Refusal("invalid", f"{len(items)} items; send at most {MOST_IN_A_BATCH} at once")
+
+        def work(connection: Connection) -> list[Added]:
+            found = project_in(connection, project, lock=True)
+            now, entries, out = self._database.clock(), [], []
+            for item in items:
+                added, entry = _add_one(connection, found, item, now, actor)
+                out.append(added)
+                if entry is not None:
+                    entries.append(entry)
+            append(connection, now, entries)
+            return out
+
+        return self._database.write(work)
+
+    def payloads(self, project: str, items: Sequence[str] | None = None) -> dict[str, Payload]:
+        """Read what items show in their own order, sources included; for researchers only."""
+        with self._database.read() as connection:
+            found = project_in(connection, project)
+            table = schema.item
+            query = select(table).where(table.c.project == found.id).order_by(table.c.id)
+            rows = [
+                row
+                for row in connection.execute(query).all()
+                if items is None or row.id in set(items)
+            ]
+            return read_payloads(connection, found.kind, rows, hidden=True)
+
+    def counts(self, project: str) -> dict[str, int]:
+        """Count the ordinary items by state, and `leases`, `judgments` and `wanted` places."""
+        with self._database.read() as connection:
+            found = project_in(connection, project)
+            table = schema.item
+            query = select(
+                table.c.state, table.c.n_live, table.c.n_valid, table.c.need
+            ).where(table.c.project == found.id, table.c.role == "normal")  # fmt: skip
+            out = {"items": 0, "leases": 0, "judgments": 0, "wanted": 0}
+            for row in connection.execute(query):
+                out["items"] += 1
+                out[row.state] = out.get(row.state, 0) + 1
+                out["leases"] += row.n_live
+                out["judgments"] += row.n_valid
+                if row.state == "ready":
+                    out["wanted"] += row.need - row.n_valid
+            return out
+
+    def set_need(self, item: str, need: int, *, actor: str) -> None:
+        """Change how many people judge an item, such as after two disagree.
+
+        Raises:
+            Refusal: more people have it already.
+        """
+        self._change(item, "item.need", {"need": need}, actor)
+
+    def close(
+        self, item: str, state: Literal["archived", "expired"], *, actor: str
+    ) -> None:  # fmt: skip
+        """Take an item out of the queue. Leases on it go on, and answers to it are kept."""
+        self._change(item, "item.closed", {"closed": state}, actor)
+
+    def reopen(self, item: str, *, actor: str) -> None:
+        """Put an item back: quarantined, hard, archived or expired before."""
+        zero = {"closed": None, "n_invalid": 0, "n_cannot": 0, "n_skips": 0}
+        self._change(item, "item.reopened", zero, actor)
+
+    def _change(self, item: str, kind: str, values: dict[str, Any], actor: str) -> None:
+        def work(connection: Connection) -> None:
+            row = locked_item(connection, item)
+            held = row.n_valid + row.n_live
+            if row.role in ("normal", "repeat") and values.get("need", held) < held:
+                raise Refusal(
+                    "conflict", f"need is {values['need']}, and {held} people have item {item}"
+                )
+            found = project_in(connection, row.project)
+            counts = {**row._mapping, **values}
+            values["state"] = new_state(counts, found.config)
+            table = schema.item
+            connection.execute(update(table).where(table.c.id == item).values(values))
+            entry = Entry(kind, actor, item, dict(values), row.project)
+            append(connection, self._database.clock(), [entry])
+
+        self._database.write(work)
+
+    def expire_stale(self, project: str, policy_step: int, *, actor: str) -> int:
+        """Expire items that nobody holds and that are of a policy too old; returns their number."""
+
+        def work(connection: Connection) -> int:
+            found = project_in(connection, project)
+            lag = found.config.max_policy_lag
+            if lag is None:
+                return 0
+            table = schema.item
+            where = (
+                (table.c.project == found.id)
+                & (table.c.state == "ready")
+                & (table.c.n_live == 0)
+                & (table.c.policy_step < policy_step - lag)
+            )
+            # A claim holds the row it takes, and then the item is no longer unheld.
+            old = connection.execute(
+                select(table.c.id).where(where).order_by(table.c.id).with_for_update()
+            ).all()
+            values = {"closed": "expired", "state": "expired"}
+            for row in old:
+                connection.execute(update(table).where(table.c.id == row.id).values(values))
+            entries = [Entry("item.closed", actor, r.id, dict(values), found.id) for r in old]
+            append(connection, self._database.clock(), entries)
+            return len(old)
+
+        return self._database.write(work)
+
+
+def locked_item(connection: Connection, item: str) -> Any:
+    """Read an item and keep others from changing it until the transaction ends.
+
+    Raises:
+        Refusal: there is none.
+    """
+    table = schema.item
+    row = connection.execute(select(table).where(table.c.id == item).with_for_update()).first()
+    if row is None:
+        raise Refusal("absent", f"there is no item {item!r}")
+    return row
+
+
+def _add_one(
+    connection: Connection,
+    project: Project,
+    item: NewItem | dict[str, Any],
+    now: int,
+    actor: str,
+) -> tuple[Added, Entry | None]:
+    key = str(item.get("key", "") if isinstance(item, dict) else item.key)
+    try:
+        read = item if isinstance(item, NewItem) else NewItem.model_validate(item)
+        payload = read_payload(project.kind, read.payload)
+        if (read.role == "gold") != (read.gold is not None):
+            raise Refusal("invalid", "role `gold` and the known answer come together")
+        if read.gold is not None:
+            read_answer(project.kind, read.gold.answer, payload, project.config)
+        sha = digest(canonical(payload.model_dump(mode="json")))
+        key = read.key or sha
+        table = schema.item
+        same = (table.c.project == project.id) & (table.c.key == key)
+        known = connection.execute(select(table.c.id, table.c.content_sha256).where(same)).first()
+        if known is not None:
+            if known.content_sha256 == sha:
+                return Added(key, "known", known.id), None
+            raise Refusal("conflict", f"an item {key!r} is there with other content")
+        row = _row(connection, project, read, payload, key, sha, now)
+    except (Refusal, ValueError) as error:
+        return Added(key, "refused", error=str(error).splitlines()[0]), None
+    candidates = row.pop("candidates")
+    connection.execute(insert(schema.item).values(row))
+    places = [{"item": row["id"], "place": p, "candidate": c} for p, c in enumerate(candidates)]
+    if places:
+        connection.execute(insert(schema.item_candidate), places)
+    if read.gold is not None:
+        connection.execute(
+            insert(schema.gold).values(
+                item=row["id"], answer=read.gold.answer, explanation=read.gold.explanation,
+                difficulty=read.gold.difficulty,
+            )
+        )  # fmt: skip
+    return Added(key, "new", row["id"]), Entry(
+        "item.added", actor, row["id"], logged(row, candidates), project.id
+    )
+
+
+LOGGED = (
+    "key", "role", "prompt", "extra", "content_sha256", "pool", "origin", "author", "for_person",
+    "repeats", "skill", "need", "priority", "policy_step", "p_select", "acquirer", "expires_at",
+)  # fmt: skip
+
+
+def logged(row: dict[str, Any], candidates: Sequence[str]) -> dict[str, Any]:
+    """Return what the log says of a new item."""
+    return {name: row.get(name) for name in LOGGED} | {"candidates": list(candidates)}
+
+
+def _row(
+    connection: Connection,
+    project: Project,
+    item: NewItem,
+    payload: Payload,
+    key: str,
+    sha: str,
+    now: int,
+) -> dict[str, Any]:
+    config, need, pool = project.config, item.need, ""
+    if need is None:
+        need = config.need
+        calibrates = draw(project.secret, "calibration pool", key) < config.calibration_frac
+        if item.role == "normal" and calibrates:
+            need, pool = max(need, config.calibration_need), "calibration"
+    prompt, candidates = keep_payload(connection, payload)
+    return {
+        "id": new_id("i"), "project": project.id, "key": key, "role": item.role, "prompt": prompt,
+        "extra": payload.extra, "content_sha256": sha, "pool": pool, "origin": item.origin,
+        "author": item.author, "for_person": None, "repeats": None, "skill": item.skill,
+        "need": need, "priority": item.priority,
+        "tiebreak": int(draw(project.secret, "tiebreak", key) * (1 << 53)),
+        "policy_step": item.policy_step, "p_select": item.p_select, "acquirer": item.acquirer,
+        "state": "ready", "closed": None, "created_at": now, "expires_at": item.expires_at,
+        "candidates": candidates,
+    }  # fmt: skip
