@@ -76,7 +76,7 @@ def check_then_write() -> None:
             return real(connection, found, member, self._database.clock(), [])
 
         row = self._database.write(see)
-        time.sleep(0.005)
+        time.sleep(0.05)
         if row is not None:
             chosen[person] = row
         return whole(self, project, person, count=count)

@@ -159,10 +159,10 @@ def _cancel(events: Sequence[Event]) -> list[Change]:
             event.subject, event.project or "", event.actor, event.at, event.seq, event.body,
             "standing",
         )  # fmt: skip
-        first = event.kind == "judgment"
+        is_new = event.kind == "judgment"
         out.append(
             Change(
-                event.seq, event.at, "judgment" if first else "amend", event.subject,
+                event.seq, event.at, "judgment" if is_new else "amend", event.subject,
                 value.replaces, value,
             )
         )  # fmt: skip

@@ -99,6 +99,7 @@ def record(
     *,
     frees: int = 0,
     replaces: Any = None,
+    said_at: int | None = None,
 ) -> Receipt:
     """Store an answer, and take it into account; the last thing in a unit of work.
 
@@ -106,6 +107,7 @@ def record(
         item: its locked row.
         frees: 1 where a lease that held a place ends with it.
         replaces: the person's standing answer that this one takes the place of.
+        said_at: when it was given, where that was not now but elsewhere.
 
     Raises:
         Refusal: the answer does not fit the item.
@@ -137,12 +139,14 @@ def record(
         "answer": answer, "shown": list(saying.shown), "timing": saying.timing,
         "client": saying.client, "counted": fills,
         "surplus": counter == "n_valid" and labels and not fills,
-        "practice": item.role == "practice", "late": saying.late, "created_at": now,
+        "practice": item.role == "practice", "late": saying.late, "created_at": said_at or now,
         "seq": next_seq(connection),
     }  # fmt: skip
     connection.execute(insert(schema.judgment).values(row))
-    kind = "judgment" if replaces is None else "amend"
-    append(connection, now, [Entry(kind, saying.person, row["id"], said_of(row), project.id)])
+    kind, body = "judgment" if replaces is None else "amend", said_of(row)
+    if said_at is not None:
+        body["at"] = said_at
+    append(connection, now, [Entry(kind, saying.person, row["id"], body, project.id)])
     return Receipt(
         row["id"], row["seq"], row["version"], row["outcome"], row["late"], row["surplus"]
     )  # fmt: skip
@@ -194,7 +198,7 @@ def as_judgment(
         surplus=body["surplus"],
         practice=body["practice"],
         late=body["late"],
-        at=at,
+        at=body.get("at", at),
         seq=seq,
         submission_id=body["submission_id"],
         lease=body["lease"],

@@ -344,6 +344,7 @@ judgment = Table(
         postgresql_where=text("state = 'standing' AND NOT practice"),
     ),
     Index("ix_judgment_person", "project", "person", "seq"),
+    Index("ix_judgment_day", "project", "person", "created_at"),
     Index("ix_judgment_lease", "lease"),
 )
 skip = Table(
