@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+# In memory where there is any: a server of many small databases is slow to make and to remove.
+MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+
 
 def _binaries() -> Path | None:
     on_path = shutil.which("postgres")
@@ -45,7 +48,7 @@ def running_postgresql() -> Iterator[str]:
     if binaries is None:
         pytest.skip("the binaries of PostgreSQL (postgres, initdb, pg_ctl) are not installed")
     user, port = _user(), _free_port()
-    folder = Path(tempfile.mkdtemp(prefix="heed-postgresql-"))
+    folder = Path(tempfile.mkdtemp(prefix="heed-postgresql-", dir=MEMORY))
     if user is not None:
         shutil.chown(folder, user)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -206,4 +207,4 @@ def test_what_the_table_does_not_say_is_denied() -> None:
         assert token.may(permission) == (permission in TOKEN_SCOPES)
     assert not TOKEN_SCOPES & {"work", "adjudicate", "people.write", "tokens.write", "audit"}
     ranks = [PERMISSIONS[role] for role in ("annotator", "reviewer", "researcher", "admin")]
-    assert all(low < high for low, high in zip(ranks, ranks[1:], strict=False))
+    assert all(low < high for low, high in pairwise(ranks))

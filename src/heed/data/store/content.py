@@ -19,48 +19,39 @@ from heed.records import Prompt
 NUM_BUCKETS = 10_000
 
 
-def keep_payload(connection: Connection, payload: Payload) -> tuple[str | None, list[str]]:
-    """Store what an item shows, unless it is there; returns the ids of prompt and candidates."""
+def content_rows(payload: Payload) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """Make the rows of a payload's prompt and candidates; equal content has equal ids."""
     prompt = None
     if payload.prompt is not None:
         content = payload.prompt.model_dump(mode="json")
         sha = digest(canonical(content))
-        prompt = f"q-{sha[:32]}"
         # Equal messages share a bucket, whatever else their rows hold.
         bucket = int(digest(canonical([content["messages"]]))[:8], 16) % NUM_BUCKETS
-        _keep(
-            connection,
-            schema.prompt,
-            {"id": prompt, "content": content, "sha256": sha, "bucket": bucket},
-        )
-    return prompt, [_keep_candidate(connection, candidate) for candidate in payload.candidates]
+        prompt = {"id": f"q-{sha[:32]}", "content": content, "sha256": sha, "bucket": bucket}
+    return prompt, [_candidate_row(candidate) for candidate in payload.candidates]
 
 
-def _keep_candidate(connection: Connection, candidate: Candidate) -> str:
+def _candidate_row(candidate: Candidate) -> dict[str, Any]:
     content = None if candidate.text is None else {"text": candidate.text}
     shown = canonical([content, candidate.segment])
-    name = f"c-{digest(canonical([shown, candidate.source]))[:32]}"
-    if candidate.segment is not None:
-        known = select(schema.segment.c.id).where(schema.segment.c.id == candidate.segment)
-        if connection.execute(known).first() is None:
-            raise Refusal("absent", f"there is no segment {candidate.segment!r}; add it first")
-    _keep(
-        connection,
-        schema.candidate,
-        {
-            "id": name, "content": content, "segment": candidate.segment,
-            "sha256": digest(shown), "source": candidate.source,
-        },
-    )  # fmt: skip
-    return name
+    return {
+        "id": f"c-{digest(canonical([shown, candidate.source]))[:32]}", "content": content,
+        "segment": candidate.segment, "sha256": digest(shown), "source": candidate.source,
+    }  # fmt: skip
 
 
-def _keep(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+def keep(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, unless they are there."""
+    if not rows:
+        return
     if connection.dialect.name == "sqlite":
         from sqlalchemy.dialects.sqlite import insert as insert_new
     else:
         from sqlalchemy.dialects.postgresql import insert as insert_new  # type: ignore[assignment]
-    connection.execute(insert_new(table).values(dict(row)).on_conflict_do_nothing())
+    unique = {row["id"]: dict(row) for row in rows}
+    # In the order of their ids: two that add the same at once then wait for each other in turn.
+    ordered = [unique[name] for name in sorted(unique)]
+    connection.execute(insert_new(table).on_conflict_do_nothing(), ordered)
 
 
 def read_payloads(
@@ -146,7 +137,7 @@ class Contents:
             "id": name, "spec": dict(spec), "fps": fps, "frames": frames,
             "arrays_sha256": arrays_sha256,
         }  # fmt: skip
-        self._database.write(lambda connection: _keep(connection, schema.segment, row))
+        self._database.write(lambda connection: keep(connection, schema.segment, [row]))
         return name
 
     def set_media(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import Field
 from sqlalchemy import Connection, insert, select, update
 
 from heed.data.store import schema
-from heed.data.store.content import keep_payload, read_payloads
+from heed.data.store.content import content_rows, keep, read_payloads
 from heed.data.store.counts import new_state
 from heed.data.store.database import Database
 from heed.data.store.ddl import canonical
@@ -82,16 +83,16 @@ class Items:
         if len(items) > MOST_IN_A_BATCH:
             raise Refusal("invalid", f"{len(items)} items; send at most {MOST_IN_A_BATCH} at once")
 
+        with self._database.read() as connection:
+            found = project_in(connection, project)
+            segments = set(connection.execute(select(schema.segment.c.id)).scalars())
+        # What takes time comes before the transaction, so that nobody's claim waits for it.
+        now = self._database.clock()
+        prepared = [prepare(found, item, segments, now) for item in items]
+
         def work(connection: Connection) -> list[Added]:
-            found = project_in(connection, project, lock=True)
-            now, entries, out = self._database.clock(), [], []
-            for item in items:
-                added, entry = _add_one(connection, found, item, now, actor)
-                out.append(added)
-                if entry is not None:
-                    entries.append(entry)
-            append(connection, now, entries)
-            return out
+            project_in(connection, found.id, lock=True)
+            return _insert(connection, found.id, prepared, now, actor)
 
         return self._database.write(work)
 
@@ -101,10 +102,9 @@ class Items:
             found = project_in(connection, project)
             table = schema.item
             query = select(table).where(table.c.project == found.id).order_by(table.c.id)
+            wanted = set(items or ())
             rows = [
-                row
-                for row in connection.execute(query).all()
-                if items is None or row.id in set(items)
+                row for row in connection.execute(query).all() if items is None or row.id in wanted
             ]
             return read_payloads(connection, found.kind, rows, hidden=True)
 
@@ -205,50 +205,6 @@ def locked_item(connection: Connection, item: str) -> Any:
     return row
 
 
-def _add_one(
-    connection: Connection,
-    project: Project,
-    item: NewItem | dict[str, Any],
-    now: int,
-    actor: str,
-) -> tuple[Added, Entry | None]:
-    key = str(item.get("key", "") if isinstance(item, dict) else item.key)
-    try:
-        read = item if isinstance(item, NewItem) else NewItem.model_validate(item)
-        payload = read_payload(project.kind, read.payload)
-        if (read.role == "gold") != (read.gold is not None):
-            raise Refusal("invalid", "role `gold` and the known answer come together")
-        if read.gold is not None:
-            read_answer(project.kind, read.gold.answer, payload, project.config)
-        sha = digest(canonical(payload.model_dump(mode="json")))
-        key = read.key or sha
-        table = schema.item
-        same = (table.c.project == project.id) & (table.c.key == key)
-        known = connection.execute(select(table.c.id, table.c.content_sha256).where(same)).first()
-        if known is not None:
-            if known.content_sha256 == sha:
-                return Added(key, "known", known.id), None
-            raise Refusal("conflict", f"an item {key!r} is there with other content")
-        row = _row(connection, project, read, payload, key, sha, now)
-    except (Refusal, ValueError) as error:
-        return Added(key, "refused", error=str(error).splitlines()[0]), None
-    candidates = row.pop("candidates")
-    connection.execute(insert(schema.item).values(row))
-    places = [{"item": row["id"], "place": p, "candidate": c} for p, c in enumerate(candidates)]
-    if places:
-        connection.execute(insert(schema.item_candidate), places)
-    if read.gold is not None:
-        connection.execute(
-            insert(schema.gold).values(
-                item=row["id"], answer=read.gold.answer, explanation=read.gold.explanation,
-                difficulty=read.gold.difficulty,
-            )
-        )  # fmt: skip
-    return Added(key, "new", row["id"]), Entry(
-        "item.added", actor, row["id"], logged(row, candidates), project.id
-    )
-
-
 LOGGED = (
     "key", "role", "prompt", "extra", "content_sha256", "pool", "origin", "author", "for_person",
     "repeats", "skill", "need", "priority", "policy_step", "p_select", "acquirer", "expires_at",
@@ -260,13 +216,103 @@ def logged(row: dict[str, Any], candidates: Sequence[str]) -> dict[str, Any]:
     return {name: row.get(name) for name in LOGGED} | {"candidates": list(candidates)}
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A new item, checked and ready to be inserted; or why it is refused."""
+
+    key: str
+    error: str | None = None
+    row: dict[str, Any] = field(default_factory=dict)
+    prompt: dict[str, Any] | None = None
+    candidates: tuple[dict[str, Any], ...] = ()
+    gold: Gold | None = None
+
+
+def prepare(
+    project: Project, item: NewItem | dict[str, Any], segments: set[str], now: int
+) -> Prepared:
+    """Check an item, and make its rows."""
+    key = str(item.get("key", "") if isinstance(item, dict) else item.key)
+    try:
+        read = item if isinstance(item, NewItem) else NewItem.model_validate(item)
+        payload = read_payload(project.kind, read.payload)
+        if (read.role == "gold") != (read.gold is not None):
+            raise Refusal("invalid", "role `gold` and the known answer come together")
+        if read.gold is not None:
+            read_answer(project.kind, read.gold.answer, payload, project.config)
+        strange = {c.segment for c in payload.candidates if c.segment} - segments
+        if strange:
+            raise Refusal("absent", f"there is no segment {min(strange)!r}; add it first")
+        key = read.key or digest(canonical(payload.model_dump(mode="json")))
+        if "\x00" in key + read.origin + (read.skill or "") + (read.acquirer or ""):
+            raise Refusal("invalid", "a name holds a zero character")
+        prompt, candidates = content_rows(payload)
+        row = _row(project, read, payload, key, prompt, now)
+    except (Refusal, ValueError) as error:
+        return Prepared(key, error=str(error).splitlines()[0])
+    return Prepared(key, None, row, prompt, tuple(candidates), read.gold)
+
+
+def _insert(
+    connection: Connection, project: str, items: Sequence[Prepared], now: int, actor: str
+) -> list[Added]:
+    known = _known(connection, project, [item.key for item in items if item.error is None])
+    new, out = [], []
+    for item in items:
+        if item.error is not None:
+            out.append(Added(item.key, "refused", error=item.error))
+            continue
+        content = item.row["content_sha256"]
+        name, same = known.setdefault(item.key, (item.row["id"], content))
+        if name == item.row["id"]:
+            new.append(item)
+            out.append(Added(item.key, "new", name))
+        elif same == content:
+            out.append(Added(item.key, "known", name))
+        else:
+            error = f"an item {item.key!r} is there with other content"
+            out.append(Added(item.key, "refused", error=error))
+    if not new:
+        return out
+    keep(connection, schema.prompt, [item.prompt for item in new if item.prompt])
+    keep(connection, schema.candidate, [row for item in new for row in item.candidates])
+    connection.execute(insert(schema.item), [item.row for item in new])
+    places = [
+        {"item": item.row["id"], "place": place, "candidate": candidate["id"]}
+        for item in new
+        for place, candidate in enumerate(item.candidates)
+    ]
+    golds = [
+        {"item": item.row["id"], **item.gold.model_dump()} for item in new if item.gold is not None
+    ]
+    for table, rows in ((schema.item_candidate, places), (schema.gold, golds)):
+        if rows:
+            connection.execute(insert(table), rows)
+    entries = []
+    for item in new:
+        body = logged(item.row, [candidate["id"] for candidate in item.candidates])
+        entries.append(Entry("item.added", actor, item.row["id"], body, project))
+    append(connection, now, entries)
+    return out
+
+
+def _known(connection: Connection, project: str, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
+    table, out = schema.item.c, {}
+    for start in range(0, len(keys), 500):
+        query = select(table.key, table.id, table.content_sha256).where(
+            table.project == project, table.key.in_(keys[start : start + 500])
+        )
+        for row in connection.execute(query):
+            out[row.key] = (row.id, row.content_sha256)
+    return out
+
+
 def _row(
-    connection: Connection,
     project: Project,
     item: NewItem,
     payload: Payload,
     key: str,
-    sha: str,
+    prompt: dict[str, Any] | None,
     now: int,
 ) -> dict[str, Any]:
     config, need, pool = project.config, item.need, ""
@@ -275,14 +321,14 @@ def _row(
         calibrates = draw(project.secret, "calibration pool", key) < config.calibration_frac
         if item.role == "normal" and calibrates:
             need, pool = max(need, config.calibration_need), "calibration"
-    prompt, candidates = keep_payload(connection, payload)
+    sha = digest(canonical(payload.model_dump(mode="json")))
+    name = None if prompt is None else prompt["id"]
     return {
-        "id": new_id("i"), "project": project.id, "key": key, "role": item.role, "prompt": prompt,
+        "id": new_id("i"), "project": project.id, "key": key, "role": item.role, "prompt": name,
         "extra": payload.extra, "content_sha256": sha, "pool": pool, "origin": item.origin,
         "author": item.author, "for_person": None, "repeats": None, "skill": item.skill,
         "need": need, "priority": item.priority,
         "tiebreak": int(draw(project.secret, "tiebreak", key) * (1 << 53)),
         "policy_step": item.policy_step, "p_select": item.p_select, "acquirer": item.acquirer,
         "state": "ready", "closed": None, "created_at": now, "expires_at": item.expires_at,
-        "candidates": candidates,
     }  # fmt: skip
