@@ -16,7 +16,7 @@ from heed.data.datasets import load_preferences, load_supervised
 from heed.data.store import Refusal, Store, open_store
 from heed.data.store.convert import pair_of, payload_of, preference_of
 from heed.data.store.exporting import Wanted, export
-from heed.data.store.foreign import read_argilla, read_label_studio, read_pairs
+from heed.data.store.foreign import read_argilla, read_label_studio, read_pairs, read_samples
 from heed.data.store.importing import import_export, import_rows
 from heed.errors import StoreError
 from heed.records import Completion, Critique, PolicyRef, Preference, Prompt
@@ -315,6 +315,34 @@ def test_pairs_of_a_file_become_items_or_answers(sqlite_store: Store, tmp_path: 
     chosen = rows(tmp_path / "a/trl_preference/train.jsonl")
     assert all(row["chosen"].startswith("good") for row in chosen)
     assert len(chosen) == 20
+
+
+def test_samples_of_a_run_become_items(sqlite_store: Store, tmp_path: Path) -> None:
+    from heed.data.exchange import write_rows
+
+    lines = []
+    for number in range(6):
+        prompt = Prompt.make(f"Why {number}?")
+        for k in range(4):
+            text = f"because {min(k, 2)}"
+            done = Completion(id=f"{number} {k}", prompt_id=prompt.id, prompt_tokens=(1,),
+                              tokens=(2,), text=text, finish="stop")  # fmt: skip
+            lines.append({"prompt": prompt.model_dump(), "completion": done.model_dump()})
+    write_rows(tmp_path / "run/completions.jsonl", lines)
+    read = read_samples(tmp_path / "run")
+    assert len(read.items) == 6
+    assert read.refused == {"a completion of the same text is there": 6}
+    assert read_samples(tmp_path / "run").items == read.items
+    assert read_samples(tmp_path / "run", seed=1).items != read.items
+    make_project(sqlite_store, 0)
+    report = import_rows(sqlite_store, "p", read.items, actor="x")
+    assert (report.items_new, report.refused) == (6, {})
+    one = next(iter(sqlite_store.items.payloads("p").values()))
+    assert one.candidates[0].source["tokens"] == [2]
+    assert len(read_samples(tmp_path / "run", size=1, per_prompt=3).items) == 18
+    assert len(read_samples(tmp_path / "run", size=0).items) == 6
+    assert read_samples(tmp_path / "run", size=4).refused["too few different completions of a "
+                                                          "prompt"] == 6  # fmt: skip
 
 
 def test_label_studio_and_argilla_come_in(sqlite_store: Store, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Read what other tools write: JSON lines of pairs, Label Studio's and Argilla's exports.
+"""Read what other tools write: a run's samples, JSON lines, Label Studio and Argilla exports.
 
 Each reader gives items and answers for `import_rows`, and counts the rows that it cannot use.
 """
@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from heed.data.columns import prompt_for, reply_of
+from heed.data.completions import load_completions
 from heed.data.exchange import read_rows
 from heed.data.formats import PREFERENCES, match_format, read_row
 from heed.data.report import RowError
+from heed.data.store.convert import payload_of
 from heed.data.store.importing import ImportedAnswer
 from heed.data.store.items import NewItem
-from heed.ids import content_hash
-from heed.records import Prompt
+from heed.ids import content_hash, stream_seed
+from heed.records import Completion, Prompt
+from heed.settings import DataSettings
 
 Row = Mapping[str, Any]
 
@@ -74,6 +77,37 @@ def read_pairs(path: str | Path, *, labeller: str | None = None) -> Read:
             out.answers.append(
                 ImportedAnswer(item=item.key, person=labeller, submission_id=name, answer=answer)
             )
+    return out
+
+
+def read_samples(path: str | Path, *, size: int = 2, per_prompt: int = 1, seed: int = 0) -> Read:
+    """Make items of the completions of a run folder (`heed generate`), sources kept and hidden.
+
+    Args:
+        path: the run folder, or its `completions.jsonl`.
+        size: completions per item: 2 for pairs, 1 for ratings and edits, 2 to 9 for rankings, 0
+            for demonstrations.
+        per_prompt: items of one prompt at most; each completion stands in one of them.
+        seed: which stand together, and in which order, depends on it and on their ids.
+    """
+    loaded, _ = load_completions(DataSettings(path=str(path)))
+    groups: dict[str, tuple[Prompt, dict[str, Completion]]] = {}
+    out = Read()
+    for prompt, completion in loaded:
+        texts = groups.setdefault(prompt.id, (prompt, {}))[1]
+        if completion.finish == "error":
+            out.refused["a completion failed"] += 1
+        elif texts.setdefault(completion.text, completion) is not completion:
+            out.refused["a completion of the same text is there"] += 1
+    for prompt, texts in groups.values():
+        order = sorted(texts.values(), key=lambda one: stream_seed(seed, "items", one.id))
+        num = min(per_prompt, len(order) // size) if size else 1
+        if num == 0:
+            out.refused["too few different completions of a prompt"] += 1
+        for start in range(0, num * size, size) if size else (0,):
+            payload = payload_of(prompt, order[start : start + size])
+            key = content_hash([prompt.id, [one.id for one in order[start : start + size]]], 32)
+            out.items.append(NewItem(payload=payload, key=key, origin=Path(path).name[:120]))
     return out
 
 
