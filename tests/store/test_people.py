@@ -71,6 +71,8 @@ def test_guessing_is_slowed_per_account_and_per_address(
     clock.pass_seconds(5)
     assert store.people.access.log_in("ann@example.org", WORD, source="2.2.2.2")
     assert store.people.access.log_in("ann@example.org", WORD, source="3.3.3.3")
+    for _ in range(12):
+        assert store.people.access.log_in("ann@example.org", WORD, source="one office")
 
 
 def test_changing_a_password_and_blocking_end_sessions(sqlite_store: Store) -> None:

@@ -331,6 +331,20 @@ def test_skips(store: Store, clock: Clock) -> None:
     assert store.check() == []
 
 
+def test_researchers_see_counters_and_known_answers(store: Store) -> None:
+    (ann,) = make_project(store, 2, "ann")
+    known = {"answer": prefer(1), "explanation": "because"}
+    store.items.add("p", [pair(9, role="gold", gold=known)], actor="x")
+    answered = answer_one(store, ann, 1)
+    infos = {info.id: info for info in store.items.listing("p")}
+    assert len(infos) == 3
+    assert infos[str(answered)].n_valid == 1
+    assert [info.id for info in store.items.listing("p", "satisfied")] == [answered]
+    (item,) = store.items.golds("p")
+    assert infos[item].role == "gold"
+    assert store.items.golds("p")[item].answer == prefer(1)
+
+
 def test_stale_items_expire_and_leased_ones_never(store: Store) -> None:
     (ann,) = make_project(store, 0, "ann", config={"max_policy_lag": 10})
     store.items.add("p", [pair(k, policy_step=k) for k in range(4)], actor="x")

@@ -72,6 +72,12 @@ class Access:
         def work(connection: Connection) -> Session:
             throttle = schema.throttle
             connection.execute(delete(throttle).where(throttle.c.key == keys[0]))
+            # Many people may share an address: a try that was right is no try of its.
+            connection.execute(
+                update(throttle)
+                .where(throttle.c.key == keys[1], throttle.c.tries > 0)
+                .values(tries=throttle.c.tries - 1)
+            )
             return self._open(connection, person, agent)
 
         return self._database.write(work)

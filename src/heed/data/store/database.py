@@ -163,7 +163,13 @@ def _configure_sqlite(engine: Engine, begin: str, only_read: bool = False) -> No
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode = WAL")
-        for pragma in ("foreign_keys = ON", "trusted_schema = OFF", "synchronous = FULL"):
+        for pragma in (
+            "foreign_keys = ON",
+            "trusted_schema = OFF",
+            "synchronous = FULL",
+            # What is erased is overwritten, not only unlinked.
+            "secure_delete = ON",
+        ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         if only_read:

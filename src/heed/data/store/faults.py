@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
+from heed.data.store.refusal import Refusal
 from heed.errors import StoreError
 
 _NETWORK = {
@@ -106,7 +107,7 @@ def explain(error: SQLAlchemyError, place: str) -> StoreError:
             "this request was stored. Try again; if it lasts, find the process that holds it"
         )
     if isinstance(error, IntegrityError):
-        return StoreError(f"the label store {place} refused a contradiction ({detail})")
+        return Refusal("conflict", f"the label store {place} refused a contradiction ({detail})")
     if isinstance(error, OperationalError) and not name:
         return StoreError(
             f"the database {place} cannot be reached or ended the connection ({detail}). "

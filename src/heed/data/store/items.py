@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from pydantic import Field
@@ -19,7 +19,7 @@ from heed.data.store.kinds import Payload, read_answer, read_payload
 from heed.data.store.log import Entry, append
 from heed.data.store.projects import project_in
 from heed.data.store.refusal import Refusal
-from heed.data.store.views import Added, Project
+from heed.data.store.views import Added, ItemInfo, Project
 from heed.records import Record
 
 MOST_IN_A_BATCH = 1000
@@ -125,6 +125,38 @@ class Items:
                 if row.state == "ready":
                     out["wanted"] += row.need - row.n_valid
             return out
+
+    def listing(self, project: str, state: str | None = None) -> list[ItemInfo]:
+        """List items with their counters, in the order in which they came; for researchers.
+
+        Args:
+            state: only those that are ready, satisfied, quarantined, hard, archived or expired.
+        """
+        table = schema.item
+        with self._database.read() as connection:
+            found = project_in(connection, project)
+            query = select(table).where(table.c.project == found.id)
+            if state is not None:
+                query = query.where(table.c.state == state)
+            names = [one.name for one in fields(ItemInfo)]
+            rows = connection.execute(query.order_by(table.c.created_at, table.c.id))
+            return [ItemInfo(**{name: row._mapping[name] for name in names}) for row in rows]
+
+    def golds(self, project: str) -> dict[str, Gold]:
+        """Read the known answers, by item; for researchers."""
+        table, item = schema.gold, schema.item.c
+        with self._database.read() as connection:
+            found = project_in(connection, project)
+            rows = connection.execute(
+                select(table).join(schema.item, item.id == table.c.item)
+                .where(item.project == found.id).order_by(table.c.item)
+            ).all()  # fmt: skip
+        return {
+            row.item: Gold(
+                answer=row.answer, explanation=row.explanation, difficulty=row.difficulty
+            )
+            for row in rows
+        }
 
     def set_need(self, item: str, need: int, *, actor: str) -> None:
         """Change how many people judge an item, such as after two disagree.

@@ -40,6 +40,29 @@ class Added:
 
 
 @dataclass(frozen=True)
+class ItemInfo:
+    """An item as a researcher sees it in a list."""
+
+    id: str
+    key: str
+    role: str
+    state: str
+    pool: str
+    origin: str
+    repeats: str | None
+    need: int
+    priority: int
+    n_valid: int
+    n_live: int
+    n_cannot: int
+    n_invalid: int
+    n_skips: int
+    policy_step: int | None
+    p_select: float | None
+    acquirer: str | None
+
+
+@dataclass(frozen=True)
 class Work:
     """An item as one person sees it: nothing of models, gold, or other people's answers.
 
