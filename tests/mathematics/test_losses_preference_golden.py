@@ -210,10 +210,13 @@ ORIGINS: dict[str, tuple[Loss, float]] = {
     "aot": (lambda w, x: pairs.aot(w - x, 0 * w, 0.3, 0.1), math.log(2)),
     "aot_unpaired": (lambda w, x: pairs.aot_unpaired(w, x, 0 * w, 0 * w, 0.3), math.log(2)),
     **{
-        name: (lambda w, x, n=name: pairs.dpo(replies.bend(w, n), replies.bend(x, n), 0.3), math.log(2))
+        name: (
+            lambda w, x, n=name: pairs.dpo(*(replies.bend(a, n) for a in (w, x)), 0.3),
+            math.log(2),
+        )
         for name in ("forward_kl", "js_divergence", "alpha_divergence")
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ORIGINS)

@@ -115,6 +115,19 @@ class TokenBatch:
                 )
         return replace(self, streams={**self.streams, **streams})
 
+    def with_row_values(self, **values: Tensor) -> TokenBatch:
+        """Return the batch with streams that hold one value a row, each given as [B]."""
+        shape = self.tokens.shape
+        return self.with_streams(**{n: v.unsqueeze(1).expand(shape) for n, v in values.items()})
+
+    def row_values(self, name: str) -> Tensor:
+        """Return a stream of one value a row, [B].
+
+        Raises:
+            LearnerError: it is absent.
+        """
+        return self.stream(name)[:, 0]
+
     def select(self, index: Sequence[int] | Tensor) -> TokenBatch:
         """Return some rows, in the order given, cut to the longest of them.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, cast
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from heed.data.batch import PairBatch, TokenBatch
 from heed.errors import LearnerError
 from heed.learners import state
-from heed.learners.base import LossTerms, Outputs, PairLoss, TokenLoss
+from heed.learners.base import Further, LossTerms, Outputs, PairLoss, TokenLoss
 from heed.learners.micro import (
     Gathered,
     pairs_to,
@@ -104,15 +104,18 @@ class LocalLearner:
     # -- evaluate -----------------------------------------------------------------------------
 
     @torch.no_grad()
-    def forward(self, batch: TokenBatch, *, entropy: bool = False) -> Outputs:
+    def forward(
+        self, batch: TokenBatch, *, entropy: bool = False, also: Collection[Further] = ()
+    ) -> Outputs:
         """Evaluate without gradients, in micro-batches; outputs in the batch's own layout.
 
         Args:
             entropy: whether the entropy is computed.
+            also: further outputs to compute; `log_distribution` has a method of its own here.
         """
         gathered = self._gather_into(batch)
         for rows in self._split(batch):
-            found = self._run(batch.select(rows).to(self.device), entropy)
+            found = self._run(batch.select(rows).to(self.device), entropy, also)
             gathered.add(rows, present(found))
         return Outputs(**gathered.tensors)
 
@@ -141,6 +144,7 @@ class LocalLearner:
         denominator: float,
         *,
         entropy: bool = False,
+        also: Collection[Further] = (),
     ) -> dict[str, Tensor]:
         """Add the gradient of sum(loss.values) / denominator, and return the loss's metrics.
 
@@ -152,6 +156,7 @@ class LocalLearner:
             loss: of a micro-batch's outputs and of that micro-batch; values unreduced.
             denominator: of the whole batch, above 0.
             entropy: whether the loss reads `Outputs.entropy`.
+            also: further outputs that the loss reads.
 
         Returns:
             metrics as [B] or [B, T] in the batch's order, `loss` [B] among them (each row's
@@ -171,7 +176,7 @@ class LocalLearner:
         gathered = self._gather_into(batch)
         with self._training():
             for rows in self._split(batch):
-                part, found = self._evaluate(batch, rows, entropy)
+                part, found = self._evaluate(batch, rows, entropy, also)
                 terms = cast(Any, loss)(*found, part)
                 row_losses = self._checked(terms, part, found)
                 (terms.values.sum() / denominator).backward()
@@ -262,18 +267,25 @@ class LocalLearner:
             self._scores_rows = self._run(probe, entropy=False).scores is not None
         return self._scores_rows
 
-    def _run(self, batch: TokenBatch, entropy: bool) -> Outputs:
+    def _run(self, batch: TokenBatch, entropy: bool, also: Collection[Further] = ()) -> Outputs:
         head = cast(Any, self.head)
-        return to_outputs(head.outputs(batch, entropy=entropy, layout=self._settings.layout))
+        # Heads without such outputs have no such argument.
+        further = {"also": tuple(also)} if also else {}
+        found = head.outputs(batch, entropy=entropy, layout=self._settings.layout, **further)
+        return to_outputs(found)
 
     def _evaluate(
-        self, batch: TokenBatch | PairBatch, rows: list[int], entropy: bool
+        self,
+        batch: TokenBatch | PairBatch,
+        rows: list[int],
+        entropy: bool,
+        also: Collection[Further],
     ) -> tuple[TokenBatch | PairBatch, tuple[Outputs, ...]]:
         if isinstance(batch, TokenBatch):
             part = batch.select(rows).to(self.device)
-            return part, (self._run(part, entropy),)
+            return part, (self._run(part, entropy, also),)
         pairs = pairs_to(batch.select(rows), self.device)
-        return pairs, split_sides(self._run(stack_sides(pairs), entropy), pairs)
+        return pairs, split_sides(self._run(stack_sides(pairs), entropy, also), pairs)
 
     def _gather_into(self, batch: TokenBatch | PairBatch) -> Gathered:
         sides = (batch.chosen, batch.rejected) if isinstance(batch, PairBatch) else (batch,)

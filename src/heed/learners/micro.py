@@ -75,12 +75,17 @@ def stack_sides(pairs: PairBatch) -> TokenBatch:
 def split_sides(outputs: Outputs, pairs: PairBatch) -> tuple[Outputs, Outputs]:
     """Give each side of a pair batch its outputs, in its own width."""
     num, at = len(pairs), {}
+    learned = pairs.chosen.num_learned
     for side, rows in (("chosen", slice(num)), ("rejected", slice(num, None))):
         width = getattr(pairs, side).tokens.shape[1]
+        found = present(outputs)
+        whole = found.pop("log_distribution", None)
         cut = {
             name: values[rows] if values.ndim == 1 else values[rows, :width]
-            for name, values in present(outputs).items()
+            for name, values in found.items()
         }
+        if whole is not None:
+            cut["log_distribution"] = whole[:learned] if side == "chosen" else whole[learned:]
         at[side] = Outputs(**cut)
     return at["chosen"], at["rejected"]
 

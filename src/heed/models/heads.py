@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,14 @@ class PolicyHead(Head):
         self.is_plain = plain_head(causal) is not None
 
     def outputs(
-        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "padded"
+        self,
+        batch: TokenBatch,
+        *,
+        entropy: bool = False,
+        layout: Layout = "padded",
+        also: Collection[str] = (),
     ) -> dict[str, Tensor | None]:
-        """Evaluate a batch; see `Head.outputs`."""
+        """Evaluate a batch; see `Head.outputs`, and `learners.base.Further` for `also`."""
         laid = lay_out(batch, layout)
         targets = batch.tokens[batch.learn]
         kept = None if batch.kept is None else batch.kept[batch.learn]
@@ -118,18 +124,37 @@ class PolicyHead(Head):
             "entropy": None if spread is None else logprobs.scatter(spread.detach(), batch.learn),
             "values": None,
             "scores": None,
+            **self._further(selected, batch, also),
         }
+
+    def _further(
+        self, selected: Tensor, batch: TokenBatch, also: Collection[str]
+    ) -> dict[str, Tensor | None]:
+        """Outputs that need the whole vocabulary a second time."""
+        kept = None if batch.kept is None else batch.kept[batch.learn]
+        found: dict[str, Tensor | None] = {}
+        if "log_collision" in also:
+            values = logprobs.log_collision(self._logits, selected, batch.temperature, kept)
+            found["log_collision"] = logprobs.scatter(values, batch.learn)
+        if "log_distribution" in also:
+            logits = self._logits(selected)
+            found["log_distribution"] = logprobs.distribution(logits, batch.temperature, kept)
+        return found
 
     def log_distribution(self, batch: TokenBatch, *, layout: Layout = "padded") -> Tensor:
         """Evaluate the whole distribution that predicts each learned token: [N, V] nats, fp32.
 
         Ids that the sampler could not choose from (`batch.kept`) have -inf.
         """
-        selected = self._selected(lay_out(batch, layout))
-        if self.is_plain:
-            selected = unwrap(self.causal).get_output_embeddings()(selected)
+        logits = self._logits(self._selected(lay_out(batch, layout)))
         kept = None if batch.kept is None else batch.kept[batch.learn]
-        return logprobs.distribution(selected, batch.temperature, kept)
+        return logprobs.distribution(logits, batch.temperature, kept)
+
+    def _logits(self, selected: Tensor) -> Tensor:
+        if not self.is_plain:
+            return selected
+        logits: Tensor = unwrap(self.causal).get_output_embeddings()(selected)
+        return logits
 
     def _selected(self, laid: Laid) -> Tensor:
         """What predicts each learned token: hidden states [N, D], or logits [N, V]."""
@@ -162,11 +187,9 @@ class SharedHead(PolicyHead):
         self.score.to(next(causal.parameters()))
         self._seen: Tensor | None = None
 
-    def outputs(
-        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "padded"
-    ) -> dict[str, Tensor | None]:
-        """Evaluate a batch; see `Head.outputs`."""
-        found = super().outputs(batch, entropy=entropy, layout=layout)
+    def outputs(self, batch: TokenBatch, **options: Any) -> dict[str, Tensor | None]:
+        """Evaluate a batch; see `PolicyHead.outputs`."""
+        found = super().outputs(batch, **options)
         assert self._seen is not None
         values = _read(self.score, self._seen)
         self._seen = None
