@@ -153,8 +153,7 @@ class PolicyHead(Head):
     def _logits(self, selected: Tensor) -> Tensor:
         if not self.is_plain:
             return selected
-        logits: Tensor = unwrap(self.causal).get_output_embeddings()(selected)
-        return logits
+        return unwrap(self.causal).get_output_embeddings()(selected)
 
     def _selected(self, laid: Laid) -> Tensor:
         """What predicts each learned token: hidden states [N, D], or logits [N, V]."""
