@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from heed.algorithms import ppo, reward, sft
+from heed.algorithms import ppo, preference, reward, sft
 from heed.algorithms.ppo_config import PPOConfig
+from heed.algorithms.preference_config import PreferenceConfig
 from heed.algorithms.reward import RewardConfig
 from heed.algorithms.sft import SFTConfig
 from heed.pipelines import compare, generate, init, world
@@ -143,6 +144,21 @@ class Tiny:
         }
         return RewardConfig.model_validate(values | changes)
 
+    def preference_config(
+        self, folder: Path, *, run: dict[str, Any] | None = None, **changes: Any
+    ) -> Any:
+        """A few steps on the pairs, without a reward model."""
+        values = {
+            "run": {"folder": str(folder), "seed": 1, **(run or {})},
+            "model": {"path": str(self.policy)},
+            "data": {"path": str(self.pairs)},
+            "eval_every": 2,
+            "batch_size": 24,
+            "optim": {"lr": 1e-3},
+            "learner": LEARNER,
+        }
+        return PreferenceConfig.model_validate(values | changes)
+
     def ppo_config(self, folder: Path, *, run: dict[str, Any] | None = None, **changes: Any) -> Any:
         """Five updates of 16 completions."""
         values = {
@@ -169,12 +185,17 @@ class Tiny:
         return PPOConfig.model_validate(values | changes)
 
 
-STAGES = {"sft": sft.run, "reward": reward.run, "ppo": ppo.run}
+STAGES = {"sft": sft.run, "reward": reward.run, "ppo": ppo.run, "preference": preference.run}
 
 
 def run_stage(config: Any) -> Run:
     """Run a stage by the class of its configuration."""
-    kinds = {SFTConfig: "sft", RewardConfig: "reward", PPOConfig: "ppo"}
+    kinds: dict[type, str] = {
+        SFTConfig: "sft",
+        RewardConfig: "reward",
+        PPOConfig: "ppo",
+        PreferenceConfig: "preference",
+    }
     return STAGES[kinds[type(config)]](config)
 
 

@@ -79,6 +79,7 @@ __all__ = [
     "generate",
     "load_config",
     "ppo",
+    "preference",
     "quickstart",
     "records",
     "reward",
@@ -142,6 +143,11 @@ def reward(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any
 def ppo(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
     """Optimise a policy against a score by PPO; arguments as `sft`, fields of `PPOConfig`."""
     return _call("ppo", config, sinks, settings)
+
+
+def preference(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Train a policy on comparisons; arguments as `sft`, fields of `PreferenceConfig`."""
+    return _call("preference", config, sinks, settings)
 
 
 def generate(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:

@@ -27,6 +27,10 @@ FILLED_BY = {
     "returns": "heed.credit, from rewards and values",
     "old_values": "a forward pass of the value model before the first epoch",
     "weights": "the stage that builds the batch",
+    "mean_tokens": "heed.algorithms.preference_loss.lay_out, from the whole batch",
+    "reference_at_rank": "heed.algorithms.preference_loss.with_whole_batch",
+    "rejected_at_rank": "heed.algorithms.preference_loss.with_whole_batch",
+    "chosen_at_rank": "heed.algorithms.preference_loss.with_whole_batch",
 }
 """The streams a batch may carry, and what fills each."""
 

@@ -90,6 +90,12 @@ VERBS: Mapping[str, Verb] = _table(
         "Train a reward model on preferences",
     ),
     Verb(
+        "preference",
+        "heed.algorithms.preference_config:PreferenceConfig",
+        "heed.algorithms.preference:run",
+        "Train a policy on comparisons without sampling: DPO and its family",
+    ),
+    Verb(
         "ppo",
         "heed.algorithms.ppo_config:PPOConfig",
         "heed.algorithms.ppo:run",
