@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from heed.algorithms import ppo, preference, reward, sft
+from heed.algorithms import ppo, preference, reward, sft, unpaired
 from heed.algorithms.ppo_config import PPOConfig
 from heed.algorithms.preference_config import PreferenceConfig
 from heed.algorithms.reward import RewardConfig
 from heed.algorithms.sft import SFTConfig
+from heed.algorithms.unpaired_config import UnpairedConfig
 from heed.pipelines import compare, generate, init, world
 from heed.pipelines.compare import CompareConfig
 from heed.pipelines.generate import GenerateConfig
@@ -159,6 +160,21 @@ class Tiny:
         }
         return PreferenceConfig.model_validate(values | changes)
 
+    def unpaired_config(
+        self, folder: Path, *, run: dict[str, Any] | None = None, **changes: Any
+    ) -> Any:
+        """A few steps on both sides of the pairs."""
+        values = {
+            "run": {"folder": str(folder), "seed": 1, **(run or {})},
+            "model": {"path": str(self.policy)},
+            "data": {"path": str(self.pairs)},
+            "eval_every": 3,
+            "batch_size": 48,
+            "optim": {"lr": 1e-3},
+            "learner": LEARNER,
+        }
+        return UnpairedConfig.model_validate(values | changes)
+
     def ppo_config(self, folder: Path, *, run: dict[str, Any] | None = None, **changes: Any) -> Any:
         """Five updates of 16 completions."""
         values = {
@@ -185,7 +201,13 @@ class Tiny:
         return PPOConfig.model_validate(values | changes)
 
 
-STAGES = {"sft": sft.run, "reward": reward.run, "ppo": ppo.run, "preference": preference.run}
+STAGES = {
+    "sft": sft.run,
+    "reward": reward.run,
+    "ppo": ppo.run,
+    "preference": preference.run,
+    "unpaired": unpaired.run,
+}
 
 
 def run_stage(config: Any) -> Run:
@@ -195,6 +217,7 @@ def run_stage(config: Any) -> Run:
         RewardConfig: "reward",
         PPOConfig: "ppo",
         PreferenceConfig: "preference",
+        UnpairedConfig: "unpaired",
     }
     return STAGES[kinds[type(config)]](config)
 

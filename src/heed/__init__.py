@@ -84,6 +84,7 @@ __all__ = [
     "records",
     "reward",
     "sft",
+    "unpaired",
     "write_report",
 ]
 
@@ -148,6 +149,11 @@ def ppo(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -
 def preference(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
     """Train a policy on comparisons; arguments as `sft`, fields of `PreferenceConfig`."""
     return _call("preference", config, sinks, settings)
+
+
+def unpaired(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Train a policy on good and bad replies; arguments as `sft`, fields of `UnpairedConfig`."""
+    return _call("unpaired", config, sinks, settings)
 
 
 def generate(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ from torch import nn
 from heed.algorithms.preference_config import PreferenceConfig
 from heed.algorithms.preference_loss import lay_out, measure, preference_loss, with_whole_batch
 from heed.algorithms.preference_watch import check_displacement, check_origin
-from heed.algorithms.references import Live, References, Uniform, ask_once
+from heed.algorithms.references import References, Uniform, open_reference, references_of
 from heed.algorithms.reward import PairRows, likelier_first
 from heed.data.datasets import load_preferences, split_by_prompt
 from heed.data.judgements import LabelledPair
@@ -34,7 +34,7 @@ from heed.data.rows import pair_rows
 from heed.errors import DataError
 from heed.learners.base import Evaluator, Learner
 from heed.learners.local import LocalLearner
-from heed.learners.reference import AdapterReference, MovingReference
+from heed.learners.reference import MovingReference
 from heed.learners.resume import Checkpoints
 from heed.models.adapters import add_lora, merge_and_save
 from heed.models.heads import PolicyHead
@@ -86,7 +86,17 @@ def run(config: PreferenceConfig, sinks: Sequence[Sink] = ()) -> Run:
             config.learner,
             bad_batch=run.path("bad"),
         )
-        reference = open_reference(config, learner, causal)
+        reference = None
+        if config.needs_reference:
+            reference = open_reference(
+                config.model,
+                config.reference,
+                config.learner,
+                learner,
+                causal,
+                moves=config.sync_ref_model,
+                whole="log_distribution" in config.also,
+            )
         optimise(config, run, Parts(learner, reference, train, held_out))
         learner.widen()
         merge_and_save(run.path("model"), causal, tokenizer)
@@ -153,41 +163,6 @@ def _check_labels(config: PreferenceConfig, pairs: Sequence[LabelledPair]) -> No
         )
 
 
-def open_reference(
-    config: PreferenceConfig, learner: LocalLearner, causal: nn.Module
-) -> Evaluator | None:
-    """What evaluates the reference; a second model is opened only where one is needed.
-
-    Before the first step the policy is its own reference, so what is asked once is asked of it.
-    """
-    if not config.needs_reference:
-        return None
-    if config.reference is None and config.model.lora is not None:
-        return AdapterReference(learner, causal)
-    if config.reference is None and not (config.sync_ref_model or _asks_whole(config)):
-        return learner
-    loaded = load_causal(config.reference or config.model)
-    frozen = LocalLearner.frozen(PolicyHead(loaded), config.learner)
-    return MovingReference(frozen) if config.sync_ref_model else frozen
-
-
-def _asks_whole(config: PreferenceConfig) -> bool:
-    return "log_distribution" in config.also
-
-
-def open_references(config: PreferenceConfig, run: Run, parts: Parts) -> References:
-    """The reference's log-probabilities of all rows, or a reference to ask at every step."""
-    if not config.needs_reference:
-        return Uniform()
-    assert parts.reference is not None
-    if config.sync_ref_model:
-        return Live(parts.reference)
-    reference: Any = parts.reference
-    source = reference if isinstance(reference, LocalLearner) else parts.learner
-    rows = [row for pairs in (parts.train, parts.held_out) for _, *both in pairs for row in both]
-    return ask_once(run, parts.reference, source.weights(), rows)
-
-
 def _order(config: PreferenceConfig, train: Sequence[PairRows]) -> Order:
     return Order(len(train), config.batch_size, config.run.seed, "preference")
 
@@ -197,7 +172,10 @@ def optimise(config: PreferenceConfig, run: Run, parts: Parts) -> None:
     learner, moving = parts.learner, parts.reference
     for name in config.ignored():
         run.warn(0, name, f"{name} is set, and none of {', '.join(config.rows)} reads it")
-    references = open_references(config, run, parts)
+    references: References = Uniform()
+    if parts.reference is not None:
+        both = [row for pair in (*parts.train, *parts.held_out) for row in pair[1:]]
+        references = references_of(run, parts.reference, learner, both)
     start_logps = _held_out(config, parts, references)[1].get("logps/chosen")
     learners: dict[str, Learner] = {"policy": learner}
     if isinstance(moving, MovingReference):

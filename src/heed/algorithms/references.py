@@ -17,12 +17,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from heed.data.batch import Row, TokenBatch, collate, stream_of
 from heed.ids import content_hash
 from heed.learners.base import Evaluator
+from heed.learners.local import LocalLearner
+from heed.learners.reference import AdapterReference, MovingReference
+from heed.models.heads import PolicyHead
+from heed.models.load import load_causal
 from heed.runs.run import Run
+from heed.settings import LearnerSettings, ModelSettings
 
 CHUNK_ROWS = 256
 """Rows that are evaluated together; the learner cuts them into micro-batches."""
@@ -81,6 +86,45 @@ class Uniform:
 
 
 References = Fixed | Live | Uniform
+
+
+def open_reference(
+    model: ModelSettings,
+    reference: ModelSettings | None,
+    settings: LearnerSettings,
+    learner: LocalLearner,
+    causal: nn.Module,
+    *,
+    moves: bool = False,
+    whole: bool = False,
+) -> Evaluator:
+    """Open what evaluates the reference; a second model only where one is needed.
+
+    Before the first step the policy is its own reference, so what is asked once is asked of it.
+
+    Args:
+        model: of the policy.
+        reference: another model, or None for the policy as it starts.
+        learner, causal: the policy, at its start.
+        moves: whether the reference is to follow the policy.
+        whole: whether it is asked for distributions while the policy learns.
+    """
+    if reference is None and model.lora is not None:
+        return AdapterReference(learner, causal)
+    if reference is None and not (moves or whole):
+        return learner
+    frozen = LocalLearner.frozen(PolicyHead(load_causal(reference or model)), settings)
+    return MovingReference(frozen) if moves else frozen
+
+
+def references_of(
+    run: Run, reference: Evaluator, learner: LocalLearner, rows: Sequence[Row]
+) -> References:
+    """The reference's log-probabilities of all rows, or one that is asked at every step."""
+    if isinstance(reference, MovingReference):
+        return Live(reference)
+    source = reference if isinstance(reference, LocalLearner) else learner
+    return ask_once(run, reference, source.weights(), rows)
 
 
 def ask_once(

@@ -27,6 +27,8 @@ FILLED_BY = {
     "returns": "heed.credit, from rewards and values",
     "old_values": "a forward pass of the value model before the first epoch",
     "weights": "the stage that builds the batch",
+    "labels": "heed.algorithms.unpaired_rows.lay_out",
+    "baseline": "heed.algorithms.unpaired_rows.Baseline, over the whole batch",
     "mean_tokens": "heed.algorithms.preference_loss.lay_out, from the whole batch",
     "reference_at_rank": "heed.algorithms.preference_loss.with_whole_batch",
     "rejected_at_rank": "heed.algorithms.preference_loss.with_whole_batch",

@@ -258,6 +258,19 @@ def labels_of(row: Mapping[str, Any]) -> tuple[float, float | None, float | None
     )
 
 
+def label_of(row: Mapping[str, Any]) -> float:
+    """Read the label of a single reply: true or false, or the probability that it is good.
+
+    Raises:
+        RowError: it is neither.
+    """
+    if isinstance(row["label"], bool):
+        return float(row["label"])
+    label = _number(row, "label", 0.0, 1.0)
+    assert label is not None
+    return label
+
+
 def _number(row: Mapping[str, Any], column: str, low: float, high: float) -> float | None:
     value = row.get(column)
     if value is None:

@@ -8,6 +8,7 @@ Which columns are read, in this order (the names are TRL's):
     preferences     prompt + chosen + rejected | chosen + rejected (their shared beginning is the
                     prompt); each with optional p, margin, weight; or a run folder with
                     pairs.jsonl and preferences.jsonl
+    unpaired        prompt + completion + label; or preferences, each pair a good and a bad reply
     texts           text
 
 Strings are raw text, lists of messages are dialogues; see `heed.data.columns`. Of `messages` every
@@ -28,6 +29,7 @@ from heed.data.formats import (
     PREFERENCES,
     PROMPTS,
     TEXTS,
+    UNPAIRED,
     Format,
     PlainText,
     Row,
@@ -38,6 +40,8 @@ from heed.data.judgements import (
     PAIRS_FILE,
     PREFERENCES_FILE,
     LabelledPair,
+    LabelledReply,
+    both_sides,
     has_judgements,
     read_judgements,
 )
@@ -47,7 +51,7 @@ from heed.ids import content_hash, stream_seed
 from heed.records import Demonstration, Prompt, prompt_id
 from heed.settings import DataSettings
 
-Kind = Literal["preferences", "demonstrations", "prompts", "texts"]
+Kind = Literal["preferences", "demonstrations", "prompts", "texts", "unpaired"]
 T = TypeVar("T")
 
 
@@ -133,6 +137,23 @@ def load_preferences(data: DataSettings) -> tuple[list[LabelledPair], DataReport
     return read_judgements(folders, report, data.limit), report
 
 
+def load_unpaired(data: DataSettings) -> tuple[list[LabelledReply], DataReport]:
+    """Load single replies that are labelled good or bad; of a pair both sides are taken.
+
+    Raises:
+        DataError: as `load_demonstrations`.
+    """
+    path = paths_of(data)[0]
+    if not has_judgements(path):
+        _, row = next(read_rows(path, split=data.split))
+        if match_format(row, UNPAIRED) or not match_format(row, PREFERENCES):
+            return _load(data, "unpaired", UNPAIRED, ())
+    pairs, report = load_preferences(data)
+    report.note("each pair is read as a good and a bad reply")
+    report.add_read(len(pairs))
+    return [reply for pair in pairs for reply in both_sides(pair)], report
+
+
 def load_texts(data: DataSettings) -> tuple[list[PlainText], DataReport]:
     """Load texts whole; `Renderer.text_rows` splits long ones without losing a token.
 
@@ -182,7 +203,7 @@ def split_by_prompt(records: Sequence[T], frac: float, seed: int) -> tuple[list[
     """Split records so that equal prompts fall on one side, whatever else the rows hold.
 
     Args:
-        records: prompts, demonstrations, labelled pairs or texts.
+        records: prompts, demonstrations, labelled pairs, labelled replies or texts.
         frac: share of the prompts on the second side; above 0, at least one of two or more.
         seed: of the run. Which prompts go depends on it and on their text alone.
 

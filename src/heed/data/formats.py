@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from heed.data.columns import (
     LABEL_COLUMNS,
     dialogue_reply,
+    label_of,
     labels_of,
     make_prompt,
     messages_of,
@@ -21,7 +22,7 @@ from heed.data.columns import (
     reply_pair_of,
     whole_dialogue,
 )
-from heed.data.judgements import LabelledPair
+from heed.data.judgements import LabelledPair, LabelledReply
 from heed.data.report import RowError
 from heed.data.transcripts import is_transcript
 from heed.ids import content_hash
@@ -152,6 +153,18 @@ def _preference(row: Row, meta: dict[str, Any]) -> LabelledPair:
     return LabelledPair(pair_id, prompt, chosen, rejected, p, margin, weight)
 
 
+def _unpaired(row: Row, meta: dict[str, Any]) -> LabelledReply:
+    # Only here is `label` an answer; of prompts it is a column for reward functions.
+    meta = {name: value for name, value in meta.items() if name != "label"}
+    demonstration = _demonstration(row, meta)
+    prompt, reply, label = demonstration.prompt, demonstration.reply, label_of(row)
+    content = [[m.role, m.text] for m in (*prompt.messages, *reply)]
+    weight = labels_of(row)[2]
+    return LabelledReply(
+        "reply-" + content_hash([content, label, weight]), prompt, reply, label, weight
+    )
+
+
 def _prompt(row: Row, meta: dict[str, Any]) -> Prompt:
     if "finish" in row:
         meta = {k: v for k, v in meta.items() if k != "id"}
@@ -207,5 +220,8 @@ PROMPTS: tuple[Format[Prompt], ...] = (
 PREFERENCES: tuple[Format[LabelledPair], ...] = (
     Format(("prompt", "chosen", "rejected"), _preference),
     Format(("chosen", "rejected"), _preference),
+)
+UNPAIRED: tuple[Format[LabelledReply], ...] = (
+    Format(("prompt", "completion", "label"), _unpaired),
 )
 TEXTS: tuple[Format[PlainText], ...] = (Format(("text",), _text),)

@@ -48,6 +48,33 @@ class LabelledPair:
     weight: float | None = None
 
 
+@dataclass(frozen=True)
+class LabelledReply:
+    """A prompt with one reply that somebody called good or bad.
+
+    Args:
+        id: of the reply.
+        prompt: what it answers.
+        reply: one or more messages; role `text` after a raw prompt.
+        p: probability in 0..1 that the reply is good.
+        weight: of the reply in the loss, or None for 1.
+    """
+
+    id: str
+    prompt: Prompt
+    reply: Messages
+    p: float
+    weight: float | None = None
+
+
+def both_sides(pair: LabelledPair) -> tuple[LabelledReply, LabelledReply]:
+    """Read a pair as a good and a bad reply; a label p between gives each side its share."""
+    return (
+        LabelledReply(f"{pair.id}/chosen", pair.prompt, pair.chosen, pair.p, pair.weight),
+        LabelledReply(f"{pair.id}/rejected", pair.prompt, pair.rejected, 1.0 - pair.p, pair.weight),
+    )
+
+
 def has_judgements(folder: str | Path) -> bool:
     """Whether a folder has a file of pairs or of preferences."""
     folder = Path(folder)

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 from heed.data.batch import Row
 from heed.data.formats import PlainText
-from heed.data.judgements import LabelledPair
+from heed.data.judgements import LabelledPair, LabelledReply
 from heed.data.render import Overlong, Renderer
 from heed.data.report import DataReport
 from heed.errors import DataError
@@ -84,6 +84,33 @@ def pair_rows(
             continue
         report.add_kept(len(rows[0].tokens), len(rows[1].tokens))
         out.append((pair, *rows))
+    _note(renderer, report)
+    return out
+
+
+def reply_rows(
+    replies: Sequence[LabelledReply],
+    renderer: Renderer,
+    report: DataReport,
+    *,
+    max_length: int,
+    on_overlong: OnOverlong = "drop",
+) -> list[tuple[LabelledReply, Row]]:
+    """Make a row of each labelled reply.
+
+    Raises:
+        Overlong: a row is too long and `on_overlong` is error.
+    """
+    out = []
+    for reply in replies:
+
+        def make(how: str, reply: LabelledReply = reply) -> Row:
+            return renderer.item_row(reply.prompt, reply.reply, max_length, how)
+
+        row = _fitted(make, report, max_length, on_overlong, reply.prompt.text)
+        if row is not None:
+            report.add_kept(len(row.tokens))
+            out.append((reply, row))
     _note(renderer, report)
     return out
 

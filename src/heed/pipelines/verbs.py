@@ -96,6 +96,12 @@ VERBS: Mapping[str, Verb] = _table(
         "Train a policy on comparisons without sampling: DPO and its family",
     ),
     Verb(
+        "unpaired",
+        "heed.algorithms.unpaired_config:UnpairedConfig",
+        "heed.algorithms.unpaired:run",
+        "Train a policy on replies called good or bad: KTO and BCO",
+    ),
+    Verb(
         "ppo",
         "heed.algorithms.ppo_config:PPOConfig",
         "heed.algorithms.ppo:run",
