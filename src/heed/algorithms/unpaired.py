@@ -62,12 +62,14 @@ class Parts:
         learner: the policy, as it starts.
         reference: evaluates the reference: before the first step alone, unless it moves.
         train, held_out: labelled replies with their rows.
+        max_length: longest row that the model may be given; None for any.
     """
 
     learner: LocalLearner
     reference: Evaluator
     train: Sequence[ReplyRow]
     held_out: Sequence[ReplyRow]
+    max_length: int | None = None
 
 
 def run(config: UnpairedConfig, sinks: Sequence[Sink] = ()) -> Run:
@@ -98,7 +100,9 @@ def run(config: UnpairedConfig, sinks: Sequence[Sink] = ()) -> Run:
             causal,
             moves=config.sync_ref_model,
         )
-        optimise(config, run, Parts(learner, reference, train, held_out))
+        positions = getattr(loaded.config, "max_position_embeddings", None)
+        longest = min(config.data.max_length, positions or config.data.max_length)
+        optimise(config, run, Parts(learner, reference, train, held_out, longest))
         learner.widen()
         merge_and_save(run.path("model"), causal, tokenizer)
         run.finish({"model": run.path("model")})
@@ -161,7 +165,8 @@ def optimise(config: UnpairedConfig, run: Run, parts: Parts) -> None:
     batches = [[parts.train[i] for i in order.batch(step)] for step in range(total)]
     rows = [row for _, row in (*parts.train, *parts.held_out)]
     if config.loss_type == "kto":
-        rows += [row for batch in batches for row in mismatched([row for _, row in batch])]
+        for batch in batches:
+            rows += mismatched([row for _, row in batch], parts.max_length)
     references = references_of(run, parts.reference, learner, rows)
     start_logps = _held_out(config, parts, references, Baseline(config))[1]
     learners: dict[str, Learner] = {"policy": learner}
@@ -169,7 +174,7 @@ def optimise(config: UnpairedConfig, run: Run, parts: Parts) -> None:
         learners["reference"] = cast(Learner, moving)
     checkpoints = Checkpoints(run, learners, config.run)
     start, state = checkpoints.resume()
-    baseline = Baseline(config, state.get("baseline"))
+    baseline = Baseline(config, state.get("baseline"), parts.max_length)
     num_tokens, displaced = state.get("num_tokens", 0), state.get("displaced", False)
     run.stage("optimisation on single replies", total)
     for step in range(start + 1, total + 1):

@@ -63,21 +63,21 @@ def lay_out(references: References, replies: Sequence[tuple[LabelledReply, Row]]
     )
 
 
-def mismatched(rows: Sequence[Row]) -> list[Row]:
+def mismatched(rows: Sequence[Row], max_length: int | None = None) -> list[Row]:
     """Pair each prompt with the reply to the row before it, the first with the last one's.
 
-    The end of a reply that would make a row longer than all rows are is cut off.
+    Args:
+        max_length: the end of a reply that would make a row longer is cut off; None for never.
 
     Source: Ethayarajh et al. 2024: replies to other prompts of the batch estimate the policy's
     distance from the reference, because both are far from any one of them.
     """
-    longest = max(len(row.tokens) for row in rows)
     out = []
     for i, row in enumerate(rows):
         other = rows[i - 1]
         at, begin = list(row.learn).index(True), list(other.learn).index(True)
-        tokens = [*row.tokens[:at], *other.tokens[begin:]][:longest]
-        learn = [*row.learn[:at], *other.learn[begin:]][:longest]
+        tokens = [*row.tokens[:at], *other.tokens[begin:]][:max_length]
+        learn = [*row.learn[:at], *other.learn[begin:]][:max_length]
         out.append(Row(f"{row.id}|{other.id}", tokens, learn))
     return out
 
@@ -88,10 +88,16 @@ class Baseline:
     Args:
         config: which loss.
         state: of a checkpoint.
+        max_length: of mismatched rows.
     """
 
-    def __init__(self, config: UnpairedConfig, state: dict[str, float] | None = None) -> None:
-        self._config = config
+    def __init__(
+        self,
+        config: UnpairedConfig,
+        state: dict[str, float] | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        self._config, self._max_length = config, max_length
         state = state or {}
         self._mean, self._count = state.get("mean", 0.0), state.get("count", 0.0)
 
@@ -109,7 +115,7 @@ class Baseline:
         if self._config.loss_type == "apo_zero_unpaired":
             return None, 0.0
         if self._config.loss_type == "kto":
-            others = mismatched(rows)
+            others = mismatched(rows, self._max_length)
             pairs = references.fill(collate(others), others)
             self._mean = float(unpaired.kto_baseline(_ratio(learner, pairs)))
             return "kl", self._mean

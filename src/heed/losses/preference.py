@@ -127,9 +127,11 @@ def exo(
             "a small one such as 0.001"
         )
     z = beta * (chosen - rejected)
-    target = torch.full_like(z, 1.0 - e) if p is None else p.to(z.dtype) * (1 - 2 * e) + e
+    win = torch.ones_like(z) if p is None else p.to(z.dtype)
+    # Both targets from the small number: 1 - (1 - e) would lose its digits in fp32.
+    target, other = win * (1 - 2 * e) + e, (1.0 - win) * (1 - 2 * e) + e
     return z.sigmoid() * (F.logsigmoid(z) - target.log()) + (-z).sigmoid() * (
-        F.logsigmoid(-z) - torch.log1p(-target)
+        F.logsigmoid(-z) - other.log()
     )
 
 

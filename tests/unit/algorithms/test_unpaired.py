@@ -142,8 +142,8 @@ def test_each_prompt_meets_the_reply_before_it() -> None:
     found = mismatched([a, b, c])
     assert [list(row.tokens) for row in found] == [[1, 2, 9], [5, 3, 4], [8, 6, 7]]
     assert list(found[0].learn) == [False, False, True]
-    long = mismatched([a, Row("d", [1, 2, 3, 4], [False, True, True, True])])
-    assert list(long[0].tokens) == [1, 2, 2, 3]  # its end is cut: no row is longer than the rest
+    long = mismatched([a, Row("d", [1, 2, 3, 4], [False, True, True, True])], max_length=4)
+    assert list(long[0].tokens) == [1, 2, 2, 3]  # the end of the reply is cut
 
 
 def test_bcos_baseline_is_the_mean_of_all_batches_and_goes_into_a_checkpoint() -> None:
