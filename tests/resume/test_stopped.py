@@ -34,6 +34,20 @@ CASES: dict[str, Callable[[Tiny], tuple[Make, dict[str, Any]]]] = {
         tiny.reward_config,
         {"model": _with_lora(tiny.policy), "label_smoothing": 0.1},
     ),
+    "preference": lambda tiny: (
+        tiny.preference_config,
+        {"loss_type": ("sigmoid", "aot_unpaired", "sft"), "harden_labels": True},
+    ),
+    "preference with a moving reference": lambda tiny: (
+        tiny.preference_config,
+        {"sync_ref_model": True, "ref_model_sync_steps": 2, "use_weighting": True},
+    ),
+    "preference with adapters": lambda tiny: (
+        tiny.preference_config,
+        {"model": _with_lora(tiny.policy), "loss_type": "tdpo2"},
+    ),
+    "kto": lambda tiny: (tiny.unpaired_config, {"batch_size": 40}),
+    "bco": lambda tiny: (tiny.unpaired_config, {"batch_size": 40, "loss_type": "bco"}),
     "ppo with a value model": lambda tiny: (tiny.ppo_config, {"whiten_rewards": True}),
     "ppo with a shared value head": lambda tiny: (tiny.ppo_config, {"value_init": "shared"}),
     "ppo with adaptive KL and ptx": lambda tiny: (
@@ -76,7 +90,13 @@ def test_the_end_is_the_same(
 
 def test_another_seed_ends_elsewhere(tiny: Tiny, tmp_path: Path) -> None:
     """The comparison above can fail."""
-    for make in (tiny.sft_config, tiny.reward_config, tiny.ppo_config):
+    for make in (
+        tiny.sft_config,
+        tiny.reward_config,
+        tiny.ppo_config,
+        tiny.preference_config,
+        tiny.unpaired_config,
+    ):
         one, other = tmp_path / make.__name__ / "1", tmp_path / make.__name__ / "2"
         run_stage(make(one))
         run_stage(make(other, run={"seed": 2}))
