@@ -39,9 +39,11 @@ from heed.learners.resume import Checkpoints
 from heed.models.adapters import add_lora, merge_and_save
 from heed.models.heads import PolicyHead
 from heed.models.load import load_causal, load_tokenizer
+from heed.records import Finding
 from heed.runs.run import Run
 from heed.runs.sinks import Sink
 from heed.settings import DataSettings
+from heed.stats.intervals import win_rate
 
 __all__ = ["Parts", "PreferenceConfig", "optimise", "run"]
 
@@ -209,6 +211,7 @@ def optimise(config: PreferenceConfig, run: Run, parts: Parts) -> None:
         run.log(step, metrics, total=total)
         kept = {"num_tokens": num_tokens, "displaced": displaced}
         checkpoints.maybe_write(step, kept, last=step == total)
+    run.add_findings(_order_of_held_out(config, parts, references))
 
 
 def take_step(
@@ -239,6 +242,28 @@ def take_step(
     }
     num_tokens = int(batch.chosen.attend.sum() + batch.rejected.attend.sum())
     return metrics, num_tokens
+
+
+def _order_of_held_out(
+    config: PreferenceConfig, parts: Parts, references: References
+) -> list[Finding]:
+    """How many held-out pairs the implicit reward puts in the right order, with an interval."""
+    judged = [pair for pair in parts.held_out if pair[0].p != 0.5]
+    if not judged:
+        return []
+    _, found = measure(config, parts.learner, parts.reference, references, judged)
+    prompts = [pair.prompt.id for pair, _, _ in judged]
+    share = win_rate(found["rewards/accuracies"].numpy(), prompts)
+    return [
+        Finding(
+            name="held-out pairs in the right order",
+            estimate=share.estimate,
+            low=share.low,
+            high=share.high,
+            n=share.n,
+            unit="share of held-out pairs, ties one half",
+        )
+    ]
 
 
 def _held_out(

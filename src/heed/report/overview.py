@@ -21,6 +21,8 @@ KINDS = {
     "ppo": "policy optimisation (PPO)",
     "sft": "supervised fine-tuning",
     "reward": "reward model",
+    "preference": "preference optimisation (DPO family)",
+    "unpaired": "optimisation on good and bad replies",
     "generate": "sampling",
     "compare": "comparisons",
     "evaluate": "evaluation",

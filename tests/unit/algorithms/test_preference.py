@@ -76,8 +76,13 @@ def test_dpo_learns_the_pairs(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny.preference_config(
         tmp_path / "run", data=data, num_train_epochs=8, eval_frac=0.25, eval_every=99
     )
-    found = rows(run_stage(config))
+    run = run_stage(config)
+    found, (judged,) = rows(run), run.findings()
     assert found[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert (judged.name, judged.estimate) == ("held-out pairs in the right order", 1.0)
+    assert judged.low is not None
+    assert judged.low < 1.0
+    assert judged.n == 6
     assert found[-1]["rewards/accuracies"] == found[-1]["eval/rewards/accuracies"] == 1.0
     assert found[-1]["rewards/margins"] > found[2]["rewards/margins"] > 0
     last = found[-1]
