@@ -228,7 +228,14 @@ def curves(run: Run, names: tuple[str, ...]) -> dict[str, list[float | None]]:
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+SLOW = ("aot", "simpo", "bco")
+"""Curves of losses that differ from a quick one in their formula alone."""
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in STAGES],
+)
 def test_the_curve_is_as_agreed(stage: str, base: Path, tmp_path: Path) -> None:
     now = curves(STAGES[stage](base, tmp_path), LOGGED[stage])
     file = FOLDER / f"{stage}.json"

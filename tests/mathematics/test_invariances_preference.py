@@ -139,13 +139,14 @@ def assert_same(left: Any, right: Any) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 @given(
+    # One draw of shapes a loss: there are more than thirty losses.
     st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=3, max_size=5),
     st.integers(0, 999),
     st.randoms(use_true_random=False),
 )
 @settings(
     deadline=None,
-    max_examples=2,
+    max_examples=1,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -69,7 +69,14 @@ CASES: dict[str, Callable[[Tiny], tuple[Make, dict[str, Any]]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = ("preference with adapters", "kto")
+"""Of these the default suite has a case that shares their code."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES],
+)
 def test_the_end_is_the_same(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:

@@ -44,7 +44,18 @@ def _pairs(path: Path, *p: float) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if name != "dpo"])
+QUICK = ("sigmoid", "ipo", "aot", "tdpo2", "simpo", "orpo", "cdpo")
+"""Losses of each kind; the others run by `-m slow`."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in ROWS
+        if name != "dpo"
+    ],
+)
 def test_every_loss_from_the_command_line(tiny: Tiny, tmp_path: Path, name: str) -> None:
     """Two steps on the world's pairs: another model, the figures of the origin, and no surprise."""
     words = ["preference", "--model.path", str(tiny.policy), "--data.path", str(tiny.pairs)]
