@@ -78,6 +78,7 @@ __all__ = [
     "evaluate",
     "generate",
     "load_config",
+    "online",
     "ppo",
     "quickstart",
     "records",
@@ -142,6 +143,11 @@ def reward(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any
 def ppo(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
     """Optimise a policy against a score by PPO; arguments as `sft`, fields of `PPOConfig`."""
     return _call("ppo", config, sinks, settings)
+
+
+def online(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Optimise a policy without a value model; arguments as `sft`, fields of `OnlineConfig`."""
+    return _call("online", config, sinks, settings)
 
 
 def generate(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:

@@ -26,6 +26,7 @@ FILLED_BY = {
     "advantages": "heed.credit, from rewards",
     "returns": "heed.credit, from rewards and values",
     "old_values": "a forward pass of the value model before the first epoch",
+    "sampled_logprobs": "the engine, where the learner's own stand as behaviour_logprobs",
     "weights": "the stage that builds the batch",
 }
 """The streams a batch may carry, and what fills each."""

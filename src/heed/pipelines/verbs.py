@@ -96,6 +96,12 @@ VERBS: Mapping[str, Verb] = _table(
         "Optimise a policy against a score, with a KL penalty",
     ),
     Verb(
+        "online",
+        "heed.algorithms.online_config:OnlineConfig",
+        "heed.algorithms.critic_free:run",
+        "Optimise a policy without a value model: GRPO, RLOO, REINFORCE++ and their like",
+    ),
+    Verb(
         "generate",
         "heed.pipelines.generate:GenerateConfig",
         "heed.pipelines.generate:run",

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from heed.algorithms import ppo, rollouts
-from heed.algorithms.online import Parts
+from heed.algorithms import rollouts
+from heed.algorithms.parts import Parts, make_parts
 from heed.algorithms.ppo_config import PPOConfig
 from heed.data.render import Renderer
 from heed.models.adapters import add_lora
@@ -25,7 +25,7 @@ def opened(config: PPOConfig) -> Iterator[tuple[Parts, Run]]:
         causal: nn.Module = load_causal(config.model)
         if config.model.lora:
             causal = add_lora(causal, config.model.lora, seed=config.run.seed)
-        yield ppo.make_parts(config, run, causal, Renderer(load_tokenizer(config.model))), run
+        yield make_parts(config, run, causal, Renderer(load_tokenizer(config.model))), run
 
 
 def sampled(
