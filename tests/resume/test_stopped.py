@@ -52,6 +52,25 @@ CASES: dict[str, Callable[[Tiny], tuple[Make, dict[str, Any]]]] = {
         tiny.ppo_config,
         {"sampling": {"max_tokens": 6, "top_p": 0.8, "top_k": 50, "temperature": 0.7}},
     ),
+    "online grpo": lambda tiny: (tiny.online_config, {"preset": "grpo"}),
+    "online reinforce++ with truncated sampling": lambda tiny: (
+        tiny.online_config,
+        {
+            "preset": "reinforce++",
+            "sampling": {"max_tokens": 6, "top_p": 0.8, "temperature": 0.7},
+            "importance_sampling": "token_mask",
+        },
+    ),
+    "online dapo": lambda tiny: (
+        tiny.online_config,
+        {
+            "preset": "dapo",
+            "reward_funcs": ["tests.unit.algorithms.rewards:rare"],
+            "kl_target": 0.5,
+            "kl_gain": 0.1,
+        },
+    ),
+    "online remax": lambda tiny: (tiny.online_config, {"preset": "remax"}),
 }
 
 
@@ -64,8 +83,9 @@ def test_the_end_is_the_same(
     whole, cut = tmp_path / "whole" / "run", tmp_path / "cut" / "run"
     run_stage(make(whole, **changes))
     with resumed_from(monkeypatch) as steps:
-        # A PPO update of these has 4 steps, and 4 more where there is a value model.
-        with stopped_at(monkeypatch, LocalLearner, "step", 14 if case.startswith("ppo") else 6):
+        # An online update of these has 4 steps, and 4 more where there is a value model.
+        online = case.startswith(("ppo", "online"))
+        with stopped_at(monkeypatch, LocalLearner, "step", 14 if online else 6):
             run_stage(make(cut, run=NOW, **changes))
         with stopped_at(monkeypatch, Checkpoints, "maybe_write", 2):
             run_stage(make(cut, run=NOW | {"resume": True}, **changes))

@@ -19,6 +19,7 @@ from heed.report.parting import Parting
 KINDS = {
     "pipeline": "pipeline",
     "ppo": "policy optimisation (PPO)",
+    "online": "policy optimisation",
     "sft": "supervised fine-tuning",
     "reward": "reward model",
     "generate": "sampling",

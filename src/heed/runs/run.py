@@ -270,7 +270,7 @@ class Run:
         keep_lines(self.folder / "warnings.jsonl", lambda row: row["step"] <= step)
         self._warned = {key for key in self._warned if key[0] <= step}
         for path in self.folder.glob("rollouts/update-*"):
-            if int(path.name.removeprefix("update-").split(".")[0]) > step + 1:
+            if int(path.name.split("-")[1].split(".")[0]) > step + 1:
                 path.unlink()
 
     # -- end ----------------------------------------------------------------------------------
