@@ -211,6 +211,10 @@ def main() -> None:
             from benchmarks.record_ppo import record_ppo
 
             record_ppo()
+        elif part == "online":
+            from benchmarks.record_online import record_online
+
+            record_online()
         else:
             parts[part]()
         return
@@ -218,7 +222,7 @@ def main() -> None:
         shutil.rmtree(FOLDER)
     FOLDER.mkdir(parents=True)
     make_models()
-    for part in ("sft", "reward", "ppo"):
+    for part in ("sft", "reward", "online", "ppo"):
         before = [str(TRL_WITH_PPO)] if part == "ppo" else []
         path = os.pathsep.join([*before, str(ROOT)])
         environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}

@@ -130,6 +130,16 @@ def test_k2_in_the_loss_ignores_the_kl_of_later_tokens(tmp_path: Path, seed: int
     assert total_variation(policy, nested(world, BETA, "k2")) < 0.02
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_the_ratios_gradient_mends_an_estimator_in_the_loss(tmp_path: Path, estimator: str) -> None:
+    """Weighted by the ratio, k1 and k3 end where k2 does."""
+    changes = IN_LOSS | {"kl_estimator": estimator, "total_episodes": 60_000}
+    changes |= {"use_bias_correction_kl": True}
+    policy, world = ended(tmp_path / "run", 2, preset="dr_grpo", **changes)
+    assert total_variation(policy, nested(world, BETA, "k2")) < 0.02
+
+
 def test_k1_in_the_loss_does_not_hold_the_policy_back(tmp_path: Path) -> None:
     """Its expected gradient is zero: the policy goes to the best completion, as with beta 0."""
     changes = IN_LOSS | {"kl_estimator": "k1", "total_episodes": 9_000}

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from heed.algorithms import ppo, reward, sft
+from heed.algorithms import critic_free, ppo, reward, sft
+from heed.algorithms.online_config import OnlineConfig
 from heed.algorithms.ppo_config import PPOConfig
 from heed.algorithms.reward import RewardConfig
 from heed.algorithms.sft import SFTConfig
@@ -51,6 +52,22 @@ LOGGED = {
         "eval/proxy",
         "eval/kl",
     ),
+}
+_ONLINE = (
+    "objective/kl",
+    "objective/kl_k3",
+    "objective/scores",
+    "objective/rlhf_reward",
+    "loss/policy_avg",
+    "policy/grad_norm",
+    "policy/approxkl_avg",
+    "val/ratio",
+    "completions/mean_length",
+)
+LOGGED |= {
+    "grpo": (*_ONLINE, "loss/kl_avg"),
+    "rloo": _ONLINE,
+    "dapo": (*_ONLINE, "epoch", "sampling/groups_left_out"),
 }
 
 
@@ -155,7 +172,44 @@ def _ppo(base: Path, folder: Path) -> Run:
     return ppo.run(PPOConfig.model_validate(values))
 
 
-STAGES = {"sft": _sft, "reward": _reward, "ppo": _ppo}
+def _online(preset: str, **changes: Any) -> Callable[[Path, Path], Run]:
+    def run(base: Path, folder: Path) -> Run:
+        script = folder / "rule.py"
+        script.write_text(
+            "def vowels(completions, **columns):\n"
+            "    return [float(sum(map(text.count, 'aeiou')) // 2) for text in completions]\n"
+        )
+        values = {
+            "run": {"folder": str(folder / preset), "seed": 7},
+            "model": {"path": str(base)},
+            "data": _rows(folder / "prompts.jsonl", lambda n, p: {"prompt": f"Is {n} {p}?"}),
+            "num_eval_prompts": 4,
+            "eval_every": 20,
+            "reward_funcs": [f"{script}:vowels"],
+            "preset": preset,
+            "total_episodes": 20 * 12,
+            "batch_size": 12,
+            "num_generations": 3,
+            "num_iterations": 2,
+            "num_mini_batches": 2,
+            "exact_kl_rows": 0,
+            "sampling": {"max_tokens": 8},
+            "optim": OPTIM,
+            "learner": LEARNER,
+        }
+        return critic_free.run(OnlineConfig.model_validate(values | changes))
+
+    return run
+
+
+STAGES = {
+    "sft": _sft,
+    "reward": _reward,
+    "ppo": _ppo,
+    "grpo": _online("grpo"),
+    "rloo": _online("rloo"),
+    "dapo": _online("dapo", beta=0.02),
+}
 
 
 def curves(run: Run, names: tuple[str, ...]) -> dict[str, list[float | None]]:

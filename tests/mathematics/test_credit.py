@@ -174,3 +174,22 @@ def test_batch_whitened_returns_are_reinforce_plus_plus():
     advantages = masked.whiten(returns, learn)
     assert masked.mean(advantages, learn).item() == pytest.approx(0, abs=1e-12)
     assert masked.std(advantages, learn).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_overlong_completions_are_penalised_as_in_dapo():
+    """Expected length 16,384, cache 4,096, hard maximum 20,480."""
+    lengths = torch.tensor([1.0, 16_384.0, 18_432.0, 20_480.0, 30_000.0])
+    found = credit.overlong_penalty(lengths, 20_480, 4_096)
+    assert found.tolist() == [0.0, 0.0, -0.5, -1.0, -1.0]
+    for last in (0, 20_481):
+        with pytest.raises(ConfigError, match="from 1 to the longest length"):
+            credit.overlong_penalty(lengths, 20_480, last)
+
+
+def test_group_sizes_means_and_deviations():
+    scores = torch.tensor([1.0, 5.0, 3.0, 7.0])
+    group = torch.tensor([4, 9, 4, 9])
+    assert credit.group_mean(scores, group).tolist() == [2.0, 6.0, 2.0, 6.0]
+    assert credit.group_std(scores, group).tolist() == pytest.approx([2**0.5] * 4)
+    assert credit.group_std(scores, group, unbiased=False).tolist() == [1.0] * 4
+    assert credit.group_size(torch.tensor([4, 9, 4, 1])).tolist() == [2, 1, 2, 1]

@@ -18,6 +18,11 @@ CASES: dict[str, Callable[[Tiny], tuple[str, Any, dict[str, Any]]]] = {
     "sft": lambda tiny: ("sft", tiny.sft_config, {}),
     "reward": lambda tiny: ("reward", tiny.reward_config, {}),
     "ppo": lambda tiny: ("ppo", tiny.ppo_config, {"kl_target": 0.5, "kl_gain": 0.1}),
+    "online dapo": lambda tiny: (
+        "online",
+        tiny.online_config,
+        {"preset": "dapo", "reward_funcs": ["tests.unit.algorithms.rewards:rare"]},
+    ),
     "ppo shared": lambda tiny: ("ppo", tiny.ppo_config, {"value_init": "shared"}),
 }
 

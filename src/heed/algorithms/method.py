@@ -52,6 +52,7 @@ class Method:
     average: Average = "token"
     kl_estimator: Estimator = "k1"
     kl_place: Place = "reward"
+    use_bias_correction_kl: bool = False
     importance_sampling: Correction = "none"
     importance_sampling_cap: float = 3.0
     gamma: float = 1.0

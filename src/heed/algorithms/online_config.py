@@ -60,6 +60,10 @@ class OnlineConfig(OnlineSettings):
     """Per-token estimator; in the reward only k1, in the loss only k2 has the regularised
     optimum, and k1 in the loss regularises nothing."""
 
+    use_bias_correction_kl: bool = False
+    """Multiply the KL in the loss by the token's ratio, whose gradient makes that of any estimator
+    the regularised one's at each token (DeepSeek-V3.2, and the default of TRL)."""
+
     baseline: CriticFree | None = None
     """What is taken from a completion's reward: nothing, the mean of the batch, of its group, or
     of the others of its group, or the score of the prompt's greedy completion."""

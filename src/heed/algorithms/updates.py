@@ -175,6 +175,9 @@ def policy_loss(method: Method, kl_coef: float) -> TokenLoss:
         if method.kl_place == "loss":
             reference = batch.stream("reference_logprobs")
             per_token = ESTIMATORS[method.kl_estimator](outputs.logprobs, reference)
+            if method.use_bias_correction_kl:
+                gap = outputs.logprobs - batch.stream("behaviour_logprobs")
+                per_token = per_token * torch.where(batch.learn, gap, 0.0).exp()
             penalty = torch.where(batch.learn, per_token, torch.zeros_like(per_token))
             metrics["kl_loss"] = penalty.detach()
             values = values + kl_coef * penalty

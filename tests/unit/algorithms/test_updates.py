@@ -1,0 +1,112 @@
+"""Every loss, through the real learner: what must not matter changes neither loss nor gradient."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from tests.unit.learners.conftest import causal, gradient, largest_difference, make_rows
+
+from heed.algorithms.method import Method
+from heed.algorithms.updates import denominator, policy_loss
+from heed.data.batch import Row, TokenBatch, collate
+from heed.learners.local import LocalLearner
+from heed.models.heads import PolicyHead
+from heed.settings import LearnerSettings, OptimSettings
+
+LONGEST = 16
+FORMS: dict[str, dict[str, Any]] = {
+    "ppo": {},
+    "grpo": {"average": "sequence", "kl_place": "loss", "kl_estimator": "k3", "beta": 0.5},
+    "dr_grpo": {"average": "constant"},
+    "reinforce": {"loss_type": "plain", "average": "sum"},
+    "rloo": {"ratio": "sequence", "average": "sequence"},
+    "gspo": {"ratio": "sequence_mean", "average": "sequence"},
+    "gspo-token": {"ratio": "sequence_mean_token", "average": "sequence"},
+    "luspo": {"ratio": "sequence_mean", "average": "sum"},
+    "cispo": {"loss_type": "weight"},
+    "sapo": {"loss_type": "sapo", "average": "sequence"},
+    "vespo": {"loss_type": "vespo"},
+    "dual_clip": {"delta": 1.5},
+    "weighted": {"importance_sampling": "token_truncate"},
+}
+
+
+def _batch(rows: list[Row], order: list[int] | None = None, extra: int = 0) -> TokenBatch:
+    """Rows with streams of their own, whatever they stand beside."""
+    if extra:
+        rows = [*rows, Row("wide", tuple(range(1, extra + 1)), (False,) * extra)]
+    batch = collate(rows)
+    streams = {
+        name: torch.zeros(batch.tokens.shape)
+        for name in ("behaviour_logprobs", "reference_logprobs", "advantages", "weights")
+    }
+    for place, row in enumerate(rows):
+        generator = torch.Generator().manual_seed(sum(map(ord, row.id)))
+        n = len(row.tokens)
+        streams["behaviour_logprobs"][place, :n] = -4 - 0.3 * torch.randn(n, generator=generator)
+        streams["reference_logprobs"][place, :n] = -4 - 0.3 * torch.randn(n, generator=generator)
+        streams["advantages"][place, :n] = torch.randn((), generator=generator)
+        streams["weights"][place, :n] = torch.rand(n, generator=generator) + 0.5
+    batch = batch.with_streams(**streams)
+    return batch if order is None else batch.select(order)
+
+
+def _gradient(
+    method: Method, batches: list[TokenBatch], size: float, **how: Any
+) -> tuple[float, dict[str, torch.Tensor]]:
+    settings = LearnerSettings(precision="fp32", device="cpu", **how)
+    learner = LocalLearner(PolicyHead(causal()), OptimSettings(), 1, settings)
+    loss = 0.0
+    for batch in batches:
+        loss += float(learner.backward(batch, policy_loss(method, method.beta), size)["loss"].sum())
+    return loss / size, gradient(learner.head)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_splits_layout_padding_and_mates_do_not_matter(form: str) -> None:
+    method = Method(**{"beta": 0.0, **FORMS[form]})
+    rows = make_rows(7, seed=3)
+    whole = _batch(rows)
+    size = denominator(whole.learn, method.average, LONGEST)
+    loss, expected = _gradient(method, [whole], size)
+    others = {
+        "one row at a time": ([whole], {"micro_batch_tokens": 1}),
+        "packed": ([whole], {"layout": "packed"}),
+        "more padding": ([_batch(rows, extra=30)], {}),
+        "another order": ([_batch(rows, order=[4, 2, 6, 0, 1, 5, 3])], {}),
+        "two batches": ([_batch(rows[:3]), _batch(rows[3:])], {}),
+    }
+    for name, (batches, how) in others.items():
+        found, made = _gradient(method, batches, size, **how)
+        assert found == pytest.approx(loss, rel=1e-5, abs=1e-6), name
+        assert largest_difference(expected, made) < 1e-5, name
+    assert max(float(g.abs().max()) for g in expected.values()) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("average", "expected"), [("token", 5), ("sequence", 2), ("sum", 2), ("constant", 32)]
+)
+def test_denominators_count_what_is_learned(average: Any, expected: float) -> None:
+    learn = torch.tensor([[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0]], dtype=torch.bool)
+    assert denominator(learn, average, LONGEST) == expected
+
+
+def test_a_row_that_teaches_nothing_changes_no_average() -> None:
+    """Overlong filtering takes its tokens away, and it counts in no denominator."""
+    rows = make_rows(4, seed=5)
+    for form in ("grpo", "dr_grpo", "ppo"):
+        method = Method(**{"beta": 0.0, **FORMS[form]})
+        batch = _batch(rows)
+        learn = batch.learn.clone()
+        learn[1] = False
+        masked = replace(batch, learn=learn)
+        without = _batch([rows[0], *rows[2:]])
+        found = []
+        for each in (masked, without):
+            size = denominator(each.learn, method.average, LONGEST)
+            found.append(_gradient(method, [each], size))
+        assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+        assert largest_difference(found[0][1], found[1][1]) < 1e-5
