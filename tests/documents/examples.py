@@ -28,6 +28,7 @@ NAMED = re.compile(r"# ([\w-]+\.(?:py|toml))\n")
 MOST: dict[str, int | float] = {
     "batch_size": 4,
     "total_episodes": 8,
+    "num_generations": 2,
     "num_ppo_epochs": 2,
     "num_mini_batches": 2,
     "num_eval_prompts": 4,
@@ -101,6 +102,8 @@ def make_files(folder: Path) -> None:
     (folder / "rewards.py").write_text(
         "def concise(completions, **columns):\n"
         "    return [-0.01 * len(str(completion)) for completion in completions]\n"
+        "def solved(completions, **columns):\n"
+        "    return [float('Anna' in str(completion)) for completion in completions]\n"
     )
     for name, size in (("base", 360), ("other", 420)):
         shutil.copytree(_init(folder, name, size) / "model", folder / "models" / name)

@@ -31,7 +31,7 @@ PAGES_WITH_EXAMPLES = [
     page
     for page in PAGES
     if any(language == "python" for language, _, _ in examples_of(page))
-    or page.parent.name == "how-to"
+    or page.parent.name in ("how-to", "methods")
 ]
 
 
