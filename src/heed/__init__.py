@@ -73,6 +73,7 @@ __all__ = [
     "Sampling",
     "Score",
     "__version__",
+    "best_of_n",
     "compare",
     "errors",
     "evaluate",
@@ -153,6 +154,11 @@ def online(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any
 def generate(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
     """Sample completions and pairs; arguments as `sft`, fields of `GenerateConfig`."""
     return _call("generate", config, sinks, settings)
+
+
+def best_of_n(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Keep the best of each prompt's completions; arguments as `sft`, fields of `BestOfNConfig`."""
+    return _call("best_of_n", config, sinks, settings)
 
 
 def compare(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:

@@ -203,6 +203,50 @@ def overlong_penalty(lengths: Tensor, longest: int, last: int) -> Tensor:
 
 
 @torch.no_grad()
+def best_of_group(scores: Tensor, group: Tensor) -> Tensor:
+    """Weigh the best completion of each group 1 and the others 0; of equals the first counts.
+
+    Args and return as in `group_centred`; the weights of a group add up to 1.
+
+    Source: RAFT (Dong et al. 2023), algorithm 1.
+    """
+    best = _centre(scores, group)[0]
+    _, index = torch.unique(group, return_inverse=True)
+    top = torch.full_like(scores[: int(index.max()) + 1], float("-inf"))
+    top = top.scatter_reduce(0, index, best, "amax")
+    leads = best == top[index]
+    place = torch.where(leads, torch.arange(len(scores), device=scores.device), len(scores))
+    first = torch.full_like(index[: len(top)], len(scores))
+    first = first.scatter_reduce(0, index, place, "amin")
+    return (place == first[index]).to(scores.dtype)
+
+
+@torch.no_grad()
+def softmax_of_group(scores: Tensor, group: Tensor, temperature: float) -> Tensor:
+    """Weigh completions by exp(score / temperature), the weights of a group adding up to its size.
+
+    Self-normalised importance weights from the policy to policy * exp(score / temperature) / Z.
+
+    Args:
+        scores, group: as in `group_centred`.
+        temperature: in score, above 0; small ones leave the best alone.
+
+    Raises:
+        ConfigError: the temperature is not above 0.
+
+    Source: reward-weighted regression (Peters and Schaal 2007), equation 10, over one prompt.
+    """
+    if not temperature > 0:
+        raise ConfigError(f"the temperature of the weights is {temperature}, expected above 0")
+    above, size, index = _centre(scores, group)
+    top = torch.full_like(scores[: int(index.max()) + 1], float("-inf"))
+    top = top.scatter_reduce(0, index, above, "amax")
+    raw = ((above - top[index]) / temperature).exp()
+    total = torch.zeros_like(top).index_add(0, index, raw)
+    return raw / total[index] * size
+
+
+@torch.no_grad()
 def constant_group_frac(scores: Tensor, group: Tensor) -> float:
     """Return the share of groups whose scores are all equal: they teach nothing. In [0, 1]."""
     centred, _, index = _centre(scores, group)

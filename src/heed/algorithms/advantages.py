@@ -156,7 +156,7 @@ def without_values(
     totals, kinds, points = whole[usable], group[usable], scores[usable]
     compared = None if greedy is None else greedy[usable]
     centred = torch.zeros_like(whole)
-    centred[usable] = BASELINES[method.baseline](totals, kinds, compared)
+    centred[usable] = BASELINES[method.baseline](method, totals, kinds, compared)
     divisor = torch.ones_like(whole)
     divisor[usable] = SCALES[method.scale_rewards](totals, kinds, points)
     advantages = credit.broadcast(centred, learn)
@@ -167,7 +167,7 @@ def without_values(
     return advantages / divisor[:, None]
 
 
-def _above_greedy(rewards: Tensor, group: Tensor, greedy: Tensor | None) -> Tensor:
+def _above_greedy(method: Method, rewards: Tensor, group: Tensor, greedy: Tensor | None) -> Tensor:
     assert greedy is not None
     return rewards - greedy
 
@@ -187,12 +187,19 @@ def _over_varied(rewards: Tensor, group: Tensor, scores: Tensor) -> Tensor:
     return torch.full_like(rewards, varied if varied > 0 else 1.0)
 
 
-BASELINES: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
-    "none": lambda rewards, group, greedy: rewards,
-    "batch": lambda rewards, group, greedy: credit.group_centred(rewards, torch.zeros_like(group)),
-    "group": lambda rewards, group, greedy: credit.group_centred(rewards, group),
-    "leave_one_out": lambda rewards, group, greedy: credit.leave_one_out(rewards, group),
+BASELINES: dict[str, Callable[[Method, Tensor, Tensor, Tensor | None], Tensor]] = {
+    "none": lambda method, rewards, group, greedy: rewards,
+    "batch": lambda method, rewards, group, greedy: credit.group_centred(
+        rewards, torch.zeros_like(group)
+    ),
+    "group": lambda method, rewards, group, greedy: credit.group_centred(rewards, group),
+    "leave_one_out": lambda method, rewards, group, greedy: credit.leave_one_out(rewards, group),
     "greedy": _above_greedy,
+    "best": lambda method, rewards, group, greedy: credit.best_of_group(rewards, group),
+    "above": lambda method, rewards, group, greedy: (rewards >= method.threshold).to(rewards),
+    "softmax": lambda method, rewards, group, greedy: credit.softmax_of_group(
+        rewards, group, method.softmax_temperature
+    ),
 }
 """Whole rewards [B], groups [B] and greedy scores -> rewards above the baseline [B]."""
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-CriticFree = Literal["none", "batch", "group", "leave_one_out", "greedy"]
+CriticFree = Literal[
+    "none", "batch", "group", "leave_one_out", "greedy", "best", "above", "softmax"
+]
 Baseline = CriticFree | Literal["value"]
 Scale = Literal["none", "group", "batch", "mean", "varied"]
 Credit = Literal["sequence", "token"]
@@ -26,8 +28,11 @@ Estimator = Literal["k1", "k2", "k3"]
 Place = Literal["reward", "loss"]
 Correction = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
-COMPARES: tuple[Baseline, ...] = ("group", "leave_one_out")
+COMPARES: tuple[Baseline, ...] = ("group", "leave_one_out", "best", "softmax")
 """Baselines that need other completions of the same prompt."""
+
+SELECTS: tuple[Baseline, ...] = ("best", "above")
+"""Baselines that choose what is learned: a completion that is not chosen teaches nothing."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Method:
     use_bias_correction_kl: bool = False
     importance_sampling: Correction = "none"
     importance_sampling_cap: float = 3.0
+    threshold: float = 0.5
+    softmax_temperature: float = 1.0
     gamma: float = 1.0
     lam: float = 0.95
     whiten_rewards: bool = False
@@ -65,6 +72,11 @@ class Method:
     def has_values(self) -> bool:
         """Whether a value model is trained."""
         return self.baseline == "value"
+
+    @property
+    def selects(self) -> bool:
+        """Whether only chosen completions are learned."""
+        return self.baseline in SELECTS
 
     @property
     def needs_groups(self) -> bool:

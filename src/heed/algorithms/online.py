@@ -22,6 +22,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from heed import kl
@@ -128,9 +129,12 @@ def _update(
 
 def _taught(config: OnlineSettings, seen: Experience, batch: TokenBatch) -> TokenBatch:
     """The batch, without the tokens of completions that shall teach nothing."""
-    if not config.drops_truncated:
-        return batch
-    return replace(batch, learn=batch.learn & seen.ended[:, None])
+    teaches = torch.ones_like(seen.ended)
+    if config.drops_truncated:
+        teaches = teaches & seen.ended
+    if config.method.selects:
+        teaches = teaches & (batch.stream("advantages") != 0).any(1)
+    return batch if bool(teaches.all()) else replace(batch, learn=batch.learn & teaches[:, None])
 
 
 def _alarm(

@@ -66,7 +66,12 @@ class OnlineConfig(OnlineSettings):
 
     baseline: CriticFree | None = None
     """What is taken from a completion's reward: nothing, the mean of the batch, of its group, or
-    of the others of its group, or the score of the prompt's greedy completion."""
+    of the others of its group, or the score of the prompt's greedy completion. Or its place in a
+    selection: 1 for the best of the group (RAFT), 1 above `threshold`, or a softmax of rewards."""
+    threshold: float = 0.5
+    """Reward from which on the baseline `above` chooses a completion."""
+    softmax_temperature: float = Field(default=1.0, gt=0.0)
+    """In reward; the baseline `softmax` weighs completions by exp(reward / this)."""
     scale_rewards: Scale | None = None
     """What advantages are divided by: nothing, the group's or the batch's standard deviation, the
     group's mean (MaxRL), or the share of groups that vary (GPG)."""
@@ -148,6 +153,11 @@ class OnlineConfig(OnlineSettings):
             raise ValueError(
                 "dynamic_sampling looks at how a group's scores differ; num_generations is "
                 f"{self.group_size}, expected 2 or more"
+            )
+        if self.method.selects and self.whiten_advantages != "none":
+            raise ValueError(
+                f"the baseline {self.baseline!r} chooses what is learned, and whitening would mix "
+                "the others in; set whiten_advantages to none"
             )
         if self.loss_type == "vespo" and self.importance_sampling != "none":
             raise ValueError(

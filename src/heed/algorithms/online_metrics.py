@@ -90,6 +90,9 @@ def group_metrics(config: OnlineSettings, seen: Experience, batch: TokenBatch) -
         metrics["frac_reward_zero_std"] = credit.constant_group_frac(seen.scores, seen.group)
         alone = int((credit.group_size(seen.group) == 1).sum())
         metrics["num_alone"] = alone
+    if config.method.selects:
+        chosen = (batch.stream("advantages") != 0).any(1)
+        metrics["selected_frac"] = float(chosen.float().mean())
     if not config.method.has_values:
         advantage = (batch.stream("advantages") * batch.learn).sum(1)
         lengths = torch.tensor([float(c.num_tokens) for c in seen.completions])

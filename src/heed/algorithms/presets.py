@@ -160,6 +160,25 @@ PRESETS: Mapping[str, Preset] = _table(
         {**_GROUP_STD, "delta": 3.0},
     ),
     Preset(
+        "raft",
+        "RAFT",
+        "Dong et al. 2023 (arXiv 2304.06767), algorithm 1: the best of K, by likelihood; K 8",
+        {"baseline": "best", "loss_type": "plain", "num_generations": 8},
+    ),
+    Preset(
+        "expert_iteration",
+        "expert iteration",
+        "Anthony et al. 2017; for language models the filtered form of Singh et al. 2023 "
+        "(arXiv 2312.06585), section 3, going on from the last policy",
+        {"baseline": "above", "loss_type": "plain", "num_generations": 8},
+    ),
+    Preset(
+        "rwr",
+        "reward-weighted regression",
+        "Peters and Schaal 2007, equation 10, normalised over each prompt's completions",
+        {"baseline": "softmax", "loss_type": "plain", "num_generations": 8},
+    ),
+    Preset(
         "sapo",
         "SAPO",
         "Gao et al. 2025 (SAPO), as TRL 1.16 computes it; temperatures 1 and 1.05",

@@ -108,6 +108,12 @@ VERBS: Mapping[str, Verb] = _table(
         "Sample completions, and pairs to compare, from a policy",
     ),
     Verb(
+        "best_of_n",
+        "heed.algorithms.best_of_n:BestOfNConfig",
+        "heed.algorithms.best_of_n:run",
+        "Keep the best of each prompt's completions, and measure what n buys",
+    ),
+    Verb(
         "compare",
         "heed.pipelines.compare:CompareConfig",
         "heed.pipelines.compare:run",

@@ -23,6 +23,7 @@ KINDS = {
     "sft": "supervised fine-tuning",
     "reward": "reward model",
     "generate": "sampling",
+    "best_of_n": "best of n",
     "compare": "comparisons",
     "evaluate": "evaluation",
     "world": "world",

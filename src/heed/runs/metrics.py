@@ -75,6 +75,7 @@ METRICS: dict[str, Metric] = {
     "kl_error": Metric("fraction", "KL over its target, minus 1, as the controller clips it."),
     # Policy optimisation: groups, refills, and weights between learner and sampler
     "frac_reward_zero_std": Metric("fraction", "Groups whose scores are all equal.", "down"),
+    "selected_frac": Metric("fraction", "Completions that a selection chose to learn."),
     "num_alone": Metric("completions", "Completions whose siblings all failed.", "down"),
     "sampling/num_refills": Metric("batches", "Batches of prompts sampled beyond the first."),
     "sampling/groups_left_out": Metric("groups", "Groups left out, their scores all equal."),

@@ -59,6 +59,9 @@ def per_completion(method: Method, scores: torch.Tensor, group: torch.Tensor) ->
         ("group", "mean", [-2 / 3, -1 / 3, 0, 1]),
         ("group", "varied", [-2, -1, 0, 3]),
         ("greedy", "none", [-1, 0, 1, 4]),
+        ("best", "none", [0, 0, 0, 1]),
+        ("above", "none", [1, 1, 1, 1]),
+        ("softmax", "none", [0.025075, 0.068161, 0.185282, 3.721482]),
     ],
 )
 def test_golden_advantages(baseline: str, scale: str, expected: list[float]) -> None:

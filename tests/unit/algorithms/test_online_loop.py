@@ -95,6 +95,33 @@ def test_the_greedy_baseline_is_one_completion_a_prompt(tiny: Tiny, tmp_path: Pa
     assert all(len(g.rollouts) == 1 for g in greedy)
 
 
+@pytest.mark.parametrize(("preset", "share"), [("raft", 0.25), ("expert_iteration", None)])
+def test_a_selection_raises_the_likelihood_of_what_it_chose_alone(
+    tiny: Tiny, tmp_path: Path, preset: str, share: float | None
+) -> None:
+    changes = {"reward_funcs": [f"{REWARDS}:rare"], "beta": 0.0, "total_episodes": 16}
+    run = run_stage(
+        tiny.online_config(
+            tmp_path / "run", preset=preset, keep_rollouts=True, **changes, **ONE_STEP
+        )
+    )
+    row = run.metrics()[1]
+    groups = _groups(run.folder, "update-00000001.jsonl")
+    scores = [[r.score.value for r in group.rollouts] for group in groups]
+    good = [[bool(value) for value in group] for group in scores]
+    chosen = sum(map(sum, good)) / 16 if share is None else share
+    assert row["selected_frac"] == pytest.approx(chosen)
+    # The loss is the mean negative log-likelihood of the chosen tokens.
+    picked = [
+        r.completion
+        for group, marks in zip(groups, good, strict=True)
+        for i, (r, mark) in enumerate(zip(group.rollouts, marks, strict=True))
+        if (mark if share is None else i == (marks.index(True) if any(marks) else 0))
+    ]
+    total = -sum(sum(c.logprobs or ()) for c in picked)
+    assert row["loss/policy_avg"] == pytest.approx(total / sum(c.num_tokens for c in picked), 1e-4)
+
+
 # -- groups that do not vary --------------------------------------------------------------------
 
 
