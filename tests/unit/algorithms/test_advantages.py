@@ -224,3 +224,23 @@ def _row_batch() -> TokenBatch:
     return batch.with_streams(
         behaviour_logprobs=minus, reference_logprobs=minus, advantages=torch.ones(1, 3)
     )
+
+
+def test_division_by_the_groups_deviation_favours_the_extremes() -> None:
+    """Dr. GRPO's bias of difficulty: of prompts solved 1, 4 and 7 times in 8, the deviation gives
+    the extremes more weight, next to the centred reward."""
+    weight = {}
+    for solved in (1, 4, 7):
+        scores = torch.tensor([1.0] * solved + [0.0] * (8 - solved))
+        rewards = torch.stack([torch.zeros(8), scores], 1)
+        learn = torch.tensor([[False, True]]).expand(8, 2)
+        group = torch.zeros(8, dtype=torch.long)
+        norms = [
+            without_values(
+                replace(PLAIN, baseline="group", scale_rewards=scale), rewards, scores, learn, group
+            ).norm()
+            for scale in ("group", "none")
+        ]
+        weight[solved] = float(norms[0] / norms[1])
+    assert weight[1] == pytest.approx(weight[7], rel=1e-5)
+    assert weight[1] > 1.4 * weight[4]

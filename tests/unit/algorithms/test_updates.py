@@ -12,6 +12,7 @@ from tests.unit.learners.conftest import causal, gradient, largest_difference, m
 from heed.algorithms.method import Method
 from heed.algorithms.updates import denominator, policy_loss
 from heed.data.batch import Row, TokenBatch, collate
+from heed.learners.base import Outputs
 from heed.learners.local import LocalLearner
 from heed.models.heads import PolicyHead
 from heed.settings import LearnerSettings, OptimSettings
@@ -110,3 +111,21 @@ def test_a_row_that_teaches_nothing_changes_no_average() -> None:
             found.append(_gradient(method, [each], size))
         assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
         assert largest_difference(found[0][1], found[1][1]) < 1e-5
+
+
+def test_the_average_per_completion_spares_long_bad_answers() -> None:
+    """Dr. GRPO's length bias: per completion, a token of a long answer weighs less than one of a
+    short answer of the same advantage; over all tokens, and by a constant, they weigh alike."""
+    short, long = Row("s", (1, 2, 3), (False, True, True)), Row("l", (1,) * 9, (False, *[True] * 8))
+    batch = collate([short, long])
+    minus = torch.where(batch.learn, -1.0, 0.0)
+    batch = batch.with_streams(behaviour_logprobs=minus, advantages=minus)
+    weigh = {}
+    for average in ("sequence", "token", "constant"):
+        logprobs = minus.clone().requires_grad_()
+        method = Method(beta=0.0, average=average)
+        values = policy_loss(method, 0.0)(Outputs(logprobs=logprobs), batch).values
+        (values.sum() / denominator(batch.learn, average, LONGEST)).backward()
+        assert logprobs.grad is not None
+        weigh[average] = float(logprobs.grad[1, 1] / logprobs.grad[0, 1])
+    assert weigh == pytest.approx({"sequence": 0.25, "token": 1.0, "constant": 1.0})
