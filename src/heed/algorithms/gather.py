@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from heed.algorithms.online_settings import OnlineSettings
 from heed.algorithms.parts import Parts
-from heed.algorithms.rollouts import Experience, collect, experience
+from heed.algorithms.rollouts import Experience, collect, experience, usable
 from heed.data.order import Order
 from heed.ids import stream_seed
 from heed.records import Prompt, Rollout, RolloutGroup, Sampling
@@ -51,6 +51,7 @@ def gather(
         if not config.max_refills:
             kept = groups
             break
+        usable(groups, config.max_failed_frac)  # also of the groups that are left out
         varied = [group for group in groups if varies(group)]
         left_out += len(groups) - len(varied)
         kept += varied

@@ -204,16 +204,7 @@ def experience(
     Raises:
         FeedbackError: more than `max_failed_frac` of the completions failed.
     """
-    rollouts = [(place, g.prompt, r) for place, g in enumerate(groups) for r in g.rollouts]
-    found = [row for row in rollouts if row[2].score.value is not None and row[2].completion.tokens]
-    failed = len(rollouts) - len(found)
-    if failed > max_failed_frac * len(rollouts) or not found:
-        reasons = [_reason(r.score, r.completion) for *_, r in rollouts if r.score.value is None]
-        raise FeedbackError(
-            f"{failed} of {len(rollouts)} completions have no score, more than the allowed share "
-            f"{max_failed_frac:g}. First reason: {reasons[0] if reasons else 'empty completion'}. "
-            "Mend the scorer, or raise max_failed_frac."
-        )
+    found, failed = usable(groups, max_failed_frac)
     whole = [(prompt, rollout) for _, prompt, rollout in found]
     batch = collate(
         [renderer.completion_row(p, r.completion) for p, r in whole],
@@ -236,6 +227,27 @@ def experience(
         group=torch.tensor([place for place, *_ in found]),
         num_failed=failed,
     )
+
+
+def usable(
+    groups: Sequence[RolloutGroup], max_failed_frac: float
+) -> tuple[list[tuple[int, Prompt, Rollout]], int]:
+    """Return the completions that have a score, with their group's place, and how many have none.
+
+    Raises:
+        FeedbackError: more than `max_failed_frac` of the completions failed.
+    """
+    rollouts = [(place, g.prompt, r) for place, g in enumerate(groups) for r in g.rollouts]
+    found = [row for row in rollouts if row[2].score.value is not None and row[2].completion.tokens]
+    failed = len(rollouts) - len(found)
+    if failed > max_failed_frac * len(rollouts) or not found:
+        reasons = [_reason(r.score, r.completion) for *_, r in rollouts if r.score.value is None]
+        raise FeedbackError(
+            f"{failed} of {len(rollouts)} completions have no score, more than the allowed share "
+            f"{max_failed_frac:g}. First reason: {reasons[0] if reasons else 'empty completion'}. "
+            "Mend the scorer, or raise max_failed_frac."
+        )
+    return found, failed
 
 
 def _sampled_logprobs(completion: Completion) -> list[float]:

@@ -37,6 +37,11 @@ def nan(completions: list[Completion], **columns: Any) -> list[float]:
     return [float("nan")] * len(completions)
 
 
+def mostly_nan(completions: list[Completion], **columns: Any) -> list[float]:
+    """A number for the first completion alone."""
+    return [1.0] + [float("nan")] * (len(completions) - 1)
+
+
 def raising(completions: list[Completion], **columns: Any) -> list[float]:
     """Fails."""
     raise RuntimeError("no luck")

@@ -196,7 +196,7 @@ def test_nan_from_a_reward_function_is_counted(tiny: Tiny, tmp_path: Path) -> No
     [
         ("nan", "nan"),
         ("raising", "RuntimeError: no luck"),
-        ("short", "15"),
+        ("short", "returned 7 values for 8 completions"),
     ],
 )
 def test_a_broken_reward_function_stops_the_run_and_says_why(
@@ -206,7 +206,18 @@ def test_a_broken_reward_function_stops_the_run_and_says_why(
     with pytest.raises(FeedbackError) as caught:
         run_stage(config)
     assert "completions have no score, more than the allowed share" in str(caught.value)
-    assert reason in str(caught.value) or function == "short"
+    assert reason in str(caught.value)
+
+
+def test_failures_are_bounded_in_groups_that_are_left_out_too(tiny: Tiny, tmp_path: Path) -> None:
+    """Where all but one of each group fail, no group varies, and the run must not search on."""
+    config = tiny.online_config(
+        tmp_path / "run", preset="dapo", reward_funcs=[f"{REWARDS}:mostly_nan"]
+    )
+    with opened(config) as (parts, run):
+        order = Order(len(parts.prompts), config.num_prompts, config.run.seed, "prompts")
+        with pytest.raises(FeedbackError, match="15 of 16 completions have no score"):
+            gather(config, run, parts, order, 0, 1)
 
 
 # -- what teaches nothing, and weights ------------------------------------------------------------
