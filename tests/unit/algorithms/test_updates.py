@@ -10,6 +10,7 @@ import torch
 from tests.unit.learners.conftest import causal, gradient, largest_difference, make_rows
 
 from heed.algorithms.method import Method
+from heed.algorithms.online_config import OnlineConfig
 from heed.algorithms.updates import denominator, policy_loss
 from heed.data.batch import Row, TokenBatch, collate
 from heed.learners.base import Outputs
@@ -129,3 +130,61 @@ def test_the_average_per_completion_spares_long_bad_answers() -> None:
         assert logprobs.grad is not None
         weigh[average] = float(logprobs.grad[1, 1] / logprobs.grad[0, 1])
     assert weigh == pytest.approx({"sequence": 0.25, "token": 1.0, "constant": 1.0})
+
+
+OLD = ((-1.0, -2.0, -0.5), (-0.7, -1.5, -3.0, -0.2, -1.1))
+NEW = ((-0.6, -2.3, -0.5), (-0.9, -0.9, -3.4, -0.25, -1.0))
+BY_TOKEN = (0.10234, 0.22776, 0, 0.11890, 0.13815)
+GOLDEN: dict[str, tuple[dict[str, Any], float, tuple[float, ...], tuple[float, ...]]] = {
+    "grpo": ({}, 0.059589, (0, -0.12347, -0.16667), (0.08187, 0.18221, 0, 0.09512, 0.11052)),
+    "reinforce++": ({}, 0.319554, (0, -0.09260, -0.125), BY_TOKEN),
+    "dr_grpo": ({}, 0.159777, (0, -0.04630, -0.0625), (0.05117, 0.11388, 0, 0.05945, 0.06907)),
+    "dapo": ({}, 0.309554, (0, -0.09260, -0.125), BY_TOKEN),
+    "gspo": ({}, 0.004825, (0, 0, 0), (0.10101,) * 5),
+    "gspo-token": (
+        {"epsilon": 0.2, "epsilon_high": 0.2}, -0.011922, (-0.17232,) * 3, (0.10101,) * 5,
+    ),
+    "cispo": (
+        {"epsilon_high": 0.28}, -0.317380,
+        (-0.16, -0.09260, -0.125), (0.10234, 0.16, 0.08379, 0.11890, 0.13815),
+    ),
+    "rloo": ({}, -0.026950, (-0.55259,) * 3, (0.52564,) * 5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", GOLDEN)
+def test_a_preset_gives_the_golden_value_and_gradient(preset: str) -> None:
+    """Two completions of 3 and 5 tokens, advantages 1 and -1, longest length 8, in float64."""
+    changes, value, first, second = GOLDEN[preset]
+    config = OnlineConfig.model_validate(
+        {
+            "run": {"folder": "nowhere"},
+            "model": {"path": "nothing"},
+            "data": {"path": "nothing"},
+            "reward_funcs": ("nothing",),
+            "preset": preset,
+            "beta": 0.0,
+            "sampling": {"max_tokens": 8},
+            **changes,
+        }
+    )
+    rows = [Row(name, (1,) * (n + 1), (False, *[True] * n)) for name, n in (("a", 3), ("b", 5))]
+    batch = collate(rows)
+    learn, method = batch.learn, config.method
+
+    def spread(values: tuple[tuple[float, ...], ...]) -> torch.Tensor:
+        out = torch.zeros(learn.shape, dtype=torch.float64)
+        out[learn] = torch.tensor([v for row in values for v in row], dtype=torch.float64)
+        return out
+
+    batch = batch.with_streams(
+        behaviour_logprobs=spread(OLD),
+        reference_logprobs=spread(OLD),
+        advantages=spread(((1.0,) * 3, (-1.0,) * 5)),
+    )
+    logprobs = spread(NEW).requires_grad_()
+    values = policy_loss(method, method.beta)(Outputs(logprobs=logprobs), batch).values
+    loss = values.sum() / denominator(learn, method.average, config.sampling.max_tokens)
+    loss.backward()
+    assert loss.item() == pytest.approx(value, abs=1e-6)
+    torch.testing.assert_close(logprobs.grad, spread((first, second)), atol=1e-5, rtol=0)
