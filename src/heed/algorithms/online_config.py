@@ -40,6 +40,19 @@ _TRL_LOSSES = {
     "cispo": "--loss_type weight --average token (its epsilon_high is TRL's minus 1)",
 }
 
+_READ_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "gamma": ("credit", ("token",)),
+    "ratio": ("loss_type", ("clip", "sapo")),
+    "epsilon": ("loss_type", ("clip",)),
+    "epsilon_high": ("loss_type", ("clip", "weight")),
+    "delta": ("loss_type", ("clip",)),
+    "use_bias_correction_kl": ("kl_place", ("loss",)),
+    "threshold": ("baseline", ("above",)),
+    "softmax_temperature": ("baseline", ("softmax",)),
+    "refill_cap": ("dynamic_sampling", (True,)),
+}
+"""Option -> the option that decides whether it is read, and with which values it is."""
+
 
 class OnlineConfig(OnlineSettings):
     """Optimise a policy against a score without a value model: GRPO, RLOO and their like."""
@@ -124,7 +137,7 @@ class OnlineConfig(OnlineSettings):
         if not isinstance(values, dict):
             return values
         chosen = presets.find(str(values.get("preset", cls.model_fields["preset"].default)))
-        filled = _defaults() | _OTHERWISE | dict(chosen.columns) | {"title": chosen.title}
+        filled = _row(chosen) | {"title": chosen.title}
         if "epsilon" in values and "epsilon_high" not in chosen.columns:
             filled["epsilon_high"] = values["epsilon"]  # TRL: symmetric unless set
         given = {name: value for name, value in values.items() if value is not None}
@@ -159,12 +172,25 @@ class OnlineConfig(OnlineSettings):
                 f"the baseline {self.baseline!r} chooses what is learned, and whitening would mix "
                 "the others in; set whiten_advantages to none"
             )
+        self._refuse_ignored()
         if self.loss_type == "vespo" and self.importance_sampling != "none":
             raise ValueError(
                 "loss_type 'vespo' has a weight of its own for what was sampled elsewhere; set "
                 "importance_sampling to none"
             )
         return self
+
+    def _refuse_ignored(self) -> None:
+        """Raise where an option differs from the preset's and nothing reads it."""
+        row = _row(presets.find(self.preset))
+        for name, (by, readers) in _READ_WITH.items():
+            usual = row.get(name, type(self).model_fields[name].default)
+            if getattr(self, by) not in readers and getattr(self, name) != usual:
+                allowed = " or ".join(str(reader).lower() for reader in readers)
+                raise ValueError(
+                    f"{name} is read with {by} {allowed} only, and {by} is "
+                    f"{str(getattr(self, by)).lower()}; leave {name} out"
+                )
 
     @property
     def method(self) -> Method:
@@ -204,5 +230,7 @@ class OnlineConfig(OnlineSettings):
         return self.mask_truncated_completions
 
 
-def _defaults() -> dict[str, Any]:
-    return {f.name: getattr(Method(beta=0.0), f.name) for f in fields(Method) if f.name != "beta"}
+def _row(preset: presets.Preset) -> dict[str, Any]:
+    """Every option that a preset decides, with its value."""
+    usual = {f.name: getattr(Method(beta=0.0), f.name) for f in fields(Method) if f.name != "beta"}
+    return usual | _OTHERWISE | dict(preset.columns)

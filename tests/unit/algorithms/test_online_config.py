@@ -107,6 +107,12 @@ def test_what_is_on_record_is_the_whole_row() -> None:
         ({"baseline": "value"}, r"'none', 'batch', 'group'"),
         ({"beta": -0.1}, r"greater than or equal to 0"),
         ({"sampling": {"temperature": 0}}, r"no policy gradient"),
+        ({"gamma": 0.9}, r"gamma is read with credit token only, and credit is sequence"),
+        ({"preset": "gpg", "epsilon": 0.1}, r"epsilon is read with loss_type clip only"),
+        ({"preset": "cispo", "ratio": "sequence"}, r"ratio is read with loss_type clip or sapo"),
+        ({"preset": "rloo", "use_bias_correction_kl": True}, r"read with kl_place loss only"),
+        ({"threshold": 0.7}, r"threshold is read with baseline above only"),
+        ({"refill_cap": 9}, r"refill_cap is read with dynamic_sampling true only"),
         (
             {"preset": "vespo", "importance_sampling": "token_mask"},
             r"set importance_sampling to none",
@@ -116,6 +122,11 @@ def test_what_is_on_record_is_the_whole_row() -> None:
 def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         make(**changes)
+
+
+def test_a_bound_of_the_preset_may_lie_idle() -> None:
+    """Only what a person sets and nothing reads is refused."""
+    assert make(preset="gspo", loss_type="plain").method.epsilon == 3e-4
 
 
 def test_groups_of_one_are_fine_without_a_comparison() -> None:
