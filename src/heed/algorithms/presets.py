@@ -132,9 +132,9 @@ PRESETS: Mapping[str, Preset] = _table(
     Preset(
         "cispo",
         "CISPO",
-        "MiniMax-M1 2025 (arXiv 2506.13585), equation 4; the upper bound is not published there, "
-        "5 is that of ScaleRL",
-        {**_GROUP_STD, "loss_type": "weight", "epsilon_high": 5.0},
+        "MiniMax-M1 2025 (arXiv 2506.13585), equation 4; the upper bound is not published there, a "
+        "largest weight of 5 is that of ScaleRL (arXiv 2510.13786)",
+        {**_GROUP_STD, "loss_type": "weight", "epsilon_high": 4.0},
     ),
     Preset(
         "gpg",
