@@ -111,7 +111,7 @@ def test_so_does_every_preset(tmp_path: Path, preset: str, seed: int) -> None:
     assert total_variation(policy, world.optimum(BETA)) < 0.02
 
 
-@pytest.mark.parametrize("scale", ["none", "group"])
+@pytest.mark.parametrize("scale", [pytest.param("none", marks=pytest.mark.slow), "group"])
 def test_grpos_kl_in_the_loss_reaches_its_own_optimum(tmp_path: Path, scale: str) -> None:
     """As published: k3 in the loss. Without and with the division by the group's deviation."""
     changes = IN_LOSS | {"kl_estimator": "k3", "optim": {"lr": 0.05, "max_grad_norm": 0.0}}
