@@ -6,7 +6,9 @@ what was found and what was expected. `"none"` stands for None, in files and in 
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -217,11 +219,19 @@ def _explain(
         else:
             given = _get(tree, name) if found["type"] == "missing" else found["input"]
             value = json.dumps(given, ensure_ascii=False, default=str)
-            problems.append(f"{source or name}: found {value}, expected {slot.expected}")
+            near = _nearest(str(given), found) if found["type"] == "literal_error" else ""
+            problems.append(f"{source or name}: found {value}, expected {slot.expected}{near}")
     if missing:
         lines = [f"--{slot.name} ({slot.expected}): {slot.help}".rstrip(": ") for slot in missing]
         problems.append("missing, and without a default: " + "; ".join(lines))
     return problems
+
+
+def _nearest(given: str, found: Any) -> str:
+    """Name the choice that a misspelt one comes nearest to."""
+    choices = re.findall(r"'([^']*)'", str(found.get("ctx", {}).get("expected", "")))
+    near = difflib.get_close_matches(given, choices, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _required_inside(slot: Slot, slots: dict[str, Slot]) -> list[Slot]:

@@ -172,6 +172,31 @@ class Pair(Record):
         return self
 
 
+class Ranking(Record):
+    """Several completions of one prompt in the order in which a labeller put them."""
+
+    id: str
+    prompt: Prompt
+    replies: tuple[tuple[Message, ...], ...] = Field(min_length=2)
+    """What each completion says, in any order."""
+    ranks: tuple[int, ...]
+    """Rank of each reply: 1 is best, equal ranks are tied, no number is left out."""
+    origin: str = ""
+    """Where the ranking comes from, such as a labeller or a run."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Ranking:
+        if len(self.ranks) != len(self.replies):
+            raise ValueError(
+                f"{len(self.ranks)} ranks for {len(self.replies)} replies; give one for each"
+            )
+        if set(self.ranks) != set(range(1, len(set(self.ranks)) + 1)):
+            raise ValueError(
+                f"the ranks are {self.ranks}; count from 1 for the best without leaving one out"
+            )
+        return self
+
+
 class Preference(Record):
     """What a labeller said of a pair. Append-only: a correction is a new one with `replaces`."""
 

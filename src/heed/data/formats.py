@@ -67,7 +67,7 @@ def read_row(row: Row, how: Format[T]) -> T:
     for column in how.columns:
         if row.get(column) is None:
             raise RowError(f"{column} is missing")
-    hidden = _FORMAT_COLUMNS | set(LABEL_COLUMNS)
+    hidden = _FORMAT_COLUMNS | set(LABEL_COLUMNS) | set(how.columns)
     if "finish" in row:
         hidden |= _COMPLETION_COLUMNS
     return how.read(row, {k: v for k, v in row.items() if k not in hidden})

@@ -220,17 +220,24 @@ class Renderer:
     def fitted_pair(
         self, chosen: Row, rejected: Row, max_length: int, on_overlong: str = "truncate"
     ) -> tuple[Row, Row]:
-        """Return two rows of one prompt, cut alike, so that the replies stay comparable.
+        """Return two rows of one prompt, cut alike; see `fitted_together`."""
+        rows = self.fitted_together((chosen, rejected), max_length, on_overlong)
+        return rows[0], rows[1]
+
+    def fitted_together(
+        self, rows: Sequence[Row], max_length: int, on_overlong: str = "truncate"
+    ) -> tuple[Row, ...]:
+        """Return rows of one prompt, cut alike, so that the replies stay comparable.
 
         Raises:
-            Overlong: as `fitted`, for either row.
+            Overlong: as `fitted`, for any row.
         """
-        longest = max(chosen, rejected, key=lambda row: len(row.tokens))
+        longest = max(rows, key=lambda row: len(row.tokens))
         excess = len(longest.tokens) - max_length
         if excess <= 0:
-            return chosen, rejected
+            return tuple(rows)
         self.fitted(longest, max_length, on_overlong)
-        return self.without_oldest(chosen, excess), self.without_oldest(rejected, excess)
+        return tuple(self.without_oldest(row, excess) for row in rows)
 
     def without_oldest(self, row: Row, num_tokens: int) -> Row:
         """Leave the oldest `num_tokens` of the prompt out, but a start token.

@@ -7,7 +7,9 @@ from typing import Literal, TypeVar
 
 from heed.data.batch import Row
 from heed.data.formats import PlainText
+from heed.data.groups import Group, GroupRows
 from heed.data.judgements import LabelledPair
+from heed.data.labels import Rating
 from heed.data.render import Overlong, Renderer
 from heed.data.report import DataReport
 from heed.errors import DataError
@@ -84,6 +86,61 @@ def pair_rows(
             continue
         report.add_kept(len(rows[0].tokens), len(rows[1].tokens))
         out.append((pair, *rows))
+    _note(renderer, report)
+    return out
+
+
+def group_rows(
+    groups: Sequence[Group],
+    renderer: Renderer,
+    report: DataReport,
+    *,
+    max_length: int,
+    on_overlong: OnOverlong = "drop",
+) -> list[GroupRows]:
+    """Make a row of each completion of an element; it stays, is cut or goes as a whole.
+
+    Raises:
+        Overlong: a row is too long and `on_overlong` is error.
+    """
+    out: list[GroupRows] = []
+    for group in groups:
+
+        def make(how: str, group: Group = group) -> tuple[Row, ...]:
+            rows = [renderer.item_row(group.prompt, reply) for reply in group.replies]
+            return renderer.fitted_together(rows, max_length, how)
+
+        rows = _fitted(make, report, max_length, on_overlong, group.prompt.text)
+        if rows is not None:
+            report.add_kept(*(len(row.tokens) for row in rows))
+            out.append((group, rows))
+    _note(renderer, report)
+    return out
+
+
+def rating_rows(
+    ratings: Sequence[Rating],
+    renderer: Renderer,
+    report: DataReport,
+    *,
+    max_length: int,
+    on_overlong: OnOverlong = "drop",
+) -> list[tuple[Rating, Row]]:
+    """Make a row of each rated completion.
+
+    Raises:
+        Overlong: a row is too long and `on_overlong` is error.
+    """
+    out = []
+    for rating in ratings:
+
+        def make(how: str, rating: Rating = rating) -> Row:
+            return renderer.item_row(rating.prompt, rating.reply, max_length, how)
+
+        row = _fitted(make, report, max_length, on_overlong, rating.prompt.text)
+        if row is not None:
+            report.add_kept(len(row.tokens))
+            out.append((rating, row))
     _note(renderer, report)
     return out
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from heed.data.batch import PairBatch, TokenBatch
+from heed.data.batch import Batch, GroupBatch, PairBatch, TokenBatch
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class Outputs:
         entropy: [B, T] nats of the distribution that predicts token t, detached.
         values: [B, T] expected return before token t is chosen.
         scores: [B] the reward model's score, read at the last real token.
+        attributes: [B, K] the numbers that the score is a weighted sum of.
     """
 
     logprobs: Tensor | None = None
     entropy: Tensor | None = None
     values: Tensor | None = None
     scores: Tensor | None = None
+    attributes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class LossTerms:
 
 TokenLoss = Callable[[Outputs, TokenBatch], LossTerms]
 PairLoss = Callable[[Outputs, Outputs, PairBatch], LossTerms]
+GroupLoss = Callable[[Outputs, GroupBatch], LossTerms]
 
 
 class Learner(Protocol):
@@ -72,7 +75,7 @@ class Learner(Protocol):
         ...
 
     def backward(
-        self, batch: TokenBatch | PairBatch, loss: TokenLoss | PairLoss, denominator: float
+        self, batch: Batch, loss: TokenLoss | PairLoss | GroupLoss, denominator: float
     ) -> dict[str, Tensor]:
         """Add the gradient of sum(loss.values) / denominator, and return the loss's metrics.
 

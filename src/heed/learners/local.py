@@ -10,10 +10,10 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from heed.data.batch import PairBatch, TokenBatch
+from heed.data.batch import Batch, GroupBatch, PairBatch, TokenBatch
 from heed.errors import LearnerError
 from heed.learners import state
-from heed.learners.base import LossTerms, Outputs, PairLoss, TokenLoss
+from heed.learners.base import GroupLoss, LossTerms, Outputs, PairLoss, TokenLoss
 from heed.learners.micro import (
     Gathered,
     pairs_to,
@@ -72,7 +72,7 @@ class LocalLearner:
         self.dtype = choose_precision(settings.precision, self.device, num_parameters)
         """Compute type: torch.float32 or torch.bfloat16."""
         self._updates = 0
-        self._unstepped: list[TokenBatch | PairBatch] = []
+        self._unstepped: list[Batch] = []
         self._scores_rows: bool | None = None
         if settings.gradient_checkpointing:
             cast(Any, head).gradient_checkpointing_enable()
@@ -136,8 +136,8 @@ class LocalLearner:
 
     def backward(
         self,
-        batch: TokenBatch | PairBatch,
-        loss: TokenLoss | PairLoss,
+        batch: Batch,
+        loss: TokenLoss | PairLoss | GroupLoss,
         denominator: float,
         *,
         entropy: bool = False,
@@ -148,7 +148,7 @@ class LocalLearner:
         two sides of a pair run in one forward pass.
 
         Args:
-            batch: rows or pairs.
+            batch: rows, pairs, or groups of rows.
             loss: of a micro-batch's outputs and of that micro-batch; values unreduced.
             denominator: of the whole batch, above 0.
             entropy: whether the loss reads `Outputs.entropy`.
@@ -242,7 +242,7 @@ class LocalLearner:
         buffers = {n: b for n, b in self.head.named_buffers() if n in names}
         return {**self._weights, **buffers}
 
-    def _split(self, batch: TokenBatch | PairBatch) -> list[list[int]]:
+    def _split(self, batch: Batch) -> list[list[int]]:
         skip = isinstance(batch, TokenBatch) and not bool(batch.learn.any(1).all())
         return split(
             batch,
@@ -267,16 +267,22 @@ class LocalLearner:
         return to_outputs(head.outputs(batch, entropy=entropy, layout=self._settings.layout))
 
     def _evaluate(
-        self, batch: TokenBatch | PairBatch, rows: list[int], entropy: bool
-    ) -> tuple[TokenBatch | PairBatch, tuple[Outputs, ...]]:
+        self, batch: Batch, rows: list[int], entropy: bool
+    ) -> tuple[Batch, tuple[Outputs, ...]]:
         if isinstance(batch, TokenBatch):
             part = batch.select(rows).to(self.device)
             return part, (self._run(part, entropy),)
+        if isinstance(batch, GroupBatch):
+            groups = batch.select(rows).to(self.device)
+            return groups, (self._run(groups.rows, entropy),)
         pairs = pairs_to(batch.select(rows), self.device)
         return pairs, split_sides(self._run(stack_sides(pairs), entropy), pairs)
 
-    def _gather_into(self, batch: TokenBatch | PairBatch) -> Gathered:
-        sides = (batch.chosen, batch.rejected) if isinstance(batch, PairBatch) else (batch,)
+    def _gather_into(self, batch: Batch) -> Gathered:
+        if isinstance(batch, GroupBatch):
+            sides: tuple[TokenBatch, ...] = (batch.rows,)
+        else:
+            sides = (batch.chosen, batch.rejected) if isinstance(batch, PairBatch) else (batch,)
         width = max(side.tokens.shape[1] for side in sides)
         return Gathered(len(batch), width, sides[0].tokens.device)
 
@@ -293,7 +299,7 @@ class LocalLearner:
     def _checked(
         self,
         terms: LossTerms,
-        part: TokenBatch | PairBatch,
+        part: Batch,
         found: tuple[Outputs, ...],
     ) -> Tensor:
         """Each row's summed loss, after making sure that it is finite and has a graph."""

@@ -8,17 +8,16 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from heed.data.batch import PairBatch, TokenBatch, micro_batches
+from heed.data.batch import Batch, GroupBatch, PairBatch, TokenBatch, micro_batches
 from heed.errors import LearnerError
 from heed.learners.base import Outputs
 
 
-def split(
-    batch: TokenBatch | PairBatch, max_tokens: int, *, skip_unlearned: bool = False
-) -> list[list[int]]:
+def split(batch: Batch, max_tokens: int, *, skip_unlearned: bool = False) -> list[list[int]]:
     """Group the rows (or pairs) into micro-batches of at most `max_tokens`, padding included.
 
-    The two sides of a pair count together, because they run in one forward pass.
+    The two sides of a pair count together, because they run in one forward pass; so do all rows
+    of a group, which is never parted.
 
     Args:
         skip_unlearned: leave out rows without a learned token, where some row has one.
@@ -26,6 +25,8 @@ def split(
     if isinstance(batch, PairBatch):
         longest = torch.maximum(batch.chosen.lengths, batch.rejected.lengths)
         return list(micro_batches([2 * n for n in longest.tolist()], max_tokens))
+    if isinstance(batch, GroupBatch):
+        return _whole_elements(batch.sizes.tolist(), batch.longest.tolist(), max_tokens)
     keep = batch.learn.any(1)
     if not skip_unlearned or not bool(keep.any()):
         keep = torch.ones_like(keep)
@@ -33,6 +34,19 @@ def split(
     lengths = batch.lengths.tolist()
     groups = micro_batches([lengths[row] for row in rows], max_tokens)
     return [[rows[i] for i in group] for group in groups]
+
+
+def _whole_elements(sizes: list[int], longest: list[int], max_tokens: int) -> list[list[int]]:
+    """Group elements of several rows, longest first; one beyond the budget stands alone."""
+    groups: list[list[int]] = []
+    num_rows = width = 0
+    for i in sorted(range(len(sizes)), key=lambda i: (-longest[i], i)):
+        if not groups or (num_rows + sizes[i]) * width > max_tokens:
+            groups.append([])
+            num_rows, width = 0, longest[i]
+        groups[-1].append(i)
+        num_rows += sizes[i]
+    return groups
 
 
 def pairs_to(pairs: PairBatch, device: torch.device) -> PairBatch:
@@ -43,6 +57,7 @@ def pairs_to(pairs: PairBatch, device: torch.device) -> PairBatch:
         pairs.p.to(device),
         None if pairs.margin is None else pairs.margin.to(device),
         None if pairs.weights is None else pairs.weights.to(device),
+        None if pairs.tie is None else pairs.tie.to(device),
     )
 
 
@@ -78,11 +93,15 @@ def split_sides(outputs: Outputs, pairs: PairBatch) -> tuple[Outputs, Outputs]:
     for side, rows in (("chosen", slice(num)), ("rejected", slice(num, None))):
         width = getattr(pairs, side).tokens.shape[1]
         cut = {
-            name: values[rows] if values.ndim == 1 else values[rows, :width]
+            name: values[rows] if values.ndim == 1 or name in PER_ROW else values[rows, :width]
             for name, values in present(outputs).items()
         }
         at[side] = Outputs(**cut)
     return at["chosen"], at["rejected"]
+
+
+PER_ROW = ("attributes",)
+"""Outputs whose second axis is not tokens."""
 
 
 class Gathered:
@@ -107,14 +126,15 @@ class Gathered:
         index = torch.as_tensor(rows, device=self._device)
         for name, values in results.items():
             fits = values.ndim in (1, 2) and len(values) == len(rows)
-            if not fits or (values.ndim == 2 and values.shape[1] > self._width):
+            width = values.shape[1] if name in PER_ROW and values.ndim == 2 else self._width
+            if not fits or (values.ndim == 2 and values.shape[1] > width):
                 raise LearnerError(
                     f"the metric {name!r} has shape {tuple(values.shape)} for {len(rows)} rows; "
                     f"give one number a row, or one a token (at most {self._width})"
                 )
             values = values.detach().to(self._device)
             if name not in self.tensors:
-                shape = (self._num_rows, self._width)[: values.ndim]
+                shape = (self._num_rows, width)[: values.ndim]
                 self.tensors[name] = values.new_zeros(shape)
             if values.ndim == 1:
                 self.tensors[name][index] = values
