@@ -272,6 +272,6 @@ def test_inputs_that_are_no_rankings_are_refused() -> None:
         of_one(torch.zeros(3), [1, 1, 1], "davidson")
     with pytest.raises(DataError, match="expected the same"):
         ranking.plackett_luce(torch.zeros(2), torch.zeros(3), torch.zeros(2).long())
+    half = torch.tensor([0.9])
     with pytest.raises(DataError, match="no probabilities together"):
-        half = torch.tensor([0.9])
         reward.davidson(half, half, torch.zeros(()), half, torch.tensor([0.5]))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.labelled import rankings, ratings, reward_config
 from tests.resume.same import fingerprint, resumed_from, stopped_at
 from tests.tiny import Tiny, run_stage
 
@@ -23,6 +25,20 @@ def _with_lora(path: Path) -> dict[str, Any]:
     return {"path": str(path), "lora": LORA}
 
 
+def _labelled(tiny: Tiny, made: Callable[[Path, Path], Path]) -> Make:
+    """A reward model on labels of another kind, which are made once."""
+    file = tiny.folder / f"{made.__name__}.jsonl"
+    return partial(reward_config, tiny, data=file if file.exists() else made(tiny.world, file))
+
+
+def tied_rankings(world: Path, path: Path) -> Path:
+    return rankings(world, path, step=1.0)
+
+
+def few_ratings(world: Path, path: Path) -> Path:
+    return ratings(world, path, num_prompts=24)
+
+
 CASES: dict[str, Callable[[Tiny], tuple[Make, dict[str, Any]]]] = {
     "sft": lambda tiny: (tiny.sft_config, {}),
     "sft with adapters": lambda tiny: (
@@ -33,6 +49,18 @@ CASES: dict[str, Callable[[Tiny], tuple[Make, dict[str, Any]]]] = {
     "reward with adapters": lambda tiny: (
         tiny.reward_config,
         {"model": _with_lora(tiny.policy), "label_smoothing": 0.1},
+    ),
+    "reward with Davidson's ties": lambda tiny: (
+        partial(_labelled(tiny, tied_rankings), loss_type="k_wise"),
+        {"ties": "davidson"},
+    ),
+    "reward from rankings": lambda tiny: (
+        partial(_labelled(tiny, tied_rankings), loss_type="plackett_luce"),
+        {"ties": "davidson", "center_rewards_coefficient": 0.01},
+    ),
+    "reward from numbers": lambda tiny: (
+        partial(_labelled(tiny, few_ratings), loss_type="regression"),
+        {"attributes": ["facts", "courtesy"], "attribute_weights": [2.0, 0.5]},
     ),
     "ppo with a value model": lambda tiny: (tiny.ppo_config, {"whiten_rewards": True}),
     "ppo with a shared value head": lambda tiny: (tiny.ppo_config, {"value_init": "shared"}),

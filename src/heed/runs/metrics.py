@@ -46,6 +46,7 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric("fraction", "Pairs of the batch whose chosen side scores higher.", "up"),
     "margin": Metric("score", "Mean score of chosen minus rejected.", "up"),
     "mean_reward": Metric("score", "Mean score over both sides of the batch."),
+    "tie_log_nu": Metric("nats", "Logarithm of the tie parameter of two tied completions."),
     # Held-out evaluation
     "eval/loss": Metric("nats", "Loss on held-out rows.", "down"),
     "eval/perplexity": Metric("1", "Exponential of the held-out loss per token.", "down"),
