@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         PolicyRef,
         Preference,
         Prompt,
+        Ranking,
         Rollout,
         RolloutGroup,
         Sampling,
@@ -50,6 +51,7 @@ _LAZY = {
     "PolicyRef": "heed.records",
     "Preference": "heed.records",
     "Prompt": "heed.records",
+    "Ranking": "heed.records",
     "Rollout": "heed.records",
     "RolloutGroup": "heed.records",
     "Run": "heed.runs.run",
@@ -67,12 +69,14 @@ __all__ = [
     "PolicyRef",
     "Preference",
     "Prompt",
+    "Ranking",
     "Rollout",
     "RolloutGroup",
     "Run",
     "Sampling",
     "Score",
     "__version__",
+    "average",
     "compare",
     "errors",
     "evaluate",
@@ -82,6 +86,7 @@ __all__ = [
     "quickstart",
     "records",
     "reward",
+    "select",
     "sft",
     "write_report",
 ]
@@ -137,6 +142,16 @@ def sft(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -
 def reward(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
     """Train a reward model on preferences; arguments as `sft`, fields of `RewardConfig`."""
     return _call("reward", config, sinks, settings)
+
+
+def select(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Keep the best of several reward models; arguments as `sft`, fields of `SelectConfig`."""
+    return _call("select", config, sinks, settings)
+
+
+def average(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Average the weights of reward models; arguments as `sft`, fields of `AverageConfig`."""
+    return _call("average", config, sinks, settings)
 
 
 def ppo(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:

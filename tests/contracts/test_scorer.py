@@ -4,6 +4,7 @@ import pytest
 from tests.contracts.feedback_samples import LetterHead, LetterRenderer, item
 
 from heed.feedback.base import Item
+from heed.feedback.ensemble import Ensemble
 from heed.feedback.resolve import WorldScorer
 from heed.feedback.reward_model import RewardModelScorer
 from heed.feedback.rules import CallableScorer, WeightedSum
@@ -34,6 +35,10 @@ SCORERS = {
     "async callable": lambda: CallableScorer(slow_length),
     "weighted sum": lambda: WeightedSum(
         [CallableScorer(length, "a"), CallableScorer(length, "b")], [1.0, -0.5]
+    ),
+    "ensemble": lambda: Ensemble(
+        [CallableScorer(length, "a"), RewardModelScorer(LetterHead(), LetterRenderer())],
+        "mean_minus_std",
     ),
     "reward model": lambda: RewardModelScorer(LetterHead(), LetterRenderer(), batch_tokens=64),
     "world": lambda: WorldScorer(Town(0)),

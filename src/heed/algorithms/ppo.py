@@ -23,6 +23,7 @@ from heed.engines.local import LocalEngine
 from heed.engines.policy import load_fitting_prompts
 from heed.errors import ConfigError
 from heed.feedback.base import Scorer
+from heed.feedback.ensemble import sources_of
 from heed.feedback.resolve import load_scorer, load_scorers
 from heed.feedback.reward_model import RewardModelScorer
 from heed.ids import stream_seed
@@ -49,7 +50,7 @@ def run(config: PPOConfig, sinks: Sequence[Sink] = ()) -> Run:
         LearnerError: a loss is not finite.
     """
     inputs = {"model": config.model.path, "data": config.data.path}
-    inputs |= {f"reward {i}": word for i, word in enumerate(config.reward_funcs)}
+    inputs |= {f"reward {i}": sources_of(word) for i, word in enumerate(config.reward_funcs)}
     with Run.start(config.run, "ppo", config.model_dump(mode="json"), inputs, sinks) as run:
         tokenizer = load_tokenizer(config.model)
         renderer = Renderer(tokenizer)

@@ -117,9 +117,14 @@ def check_subsets(pairs: Sequence[LabelledPair], column: str | None) -> None:
     )
 
 
-def share_finding(name: str, values: Sequence[float], unit: str) -> Finding:
-    """The mean of shares with its interval."""
-    return _finding(name, win_rate(values), unit)
+def share_finding(
+    name: str,
+    values: Sequence[float] | NDArray,
+    unit: str,
+    clusters: Sequence[str] | None = None,
+) -> Finding:
+    """The mean of shares with its interval, over clusters such as prompts where they are given."""
+    return _finding(name, win_rate(values, clusters), unit)
 
 
 def _by_label(

@@ -19,6 +19,7 @@ from heed.data.exchange import write_rows
 from heed.data.report import settle
 from heed.engines.policy import OpenPolicy, load_fitting_prompts, open_policy
 from heed.feedback.base import Item, Scorer
+from heed.feedback.ensemble import sources_of
 from heed.feedback.resolve import load_scorer
 from heed.ids import stream_seed
 from heed.learners.local import LocalLearner
@@ -68,7 +69,7 @@ def run(config: EvaluateConfig, sinks: Sequence[Sink] = ()) -> Run:
         "model": config.model.path,
         "baseline": config.baseline.path,
         "data": config.data.path,
-        **{f"judge {name}": word for name, word in config.judges.items()},
+        **{f"judge {name}": sources_of(word) for name, word in config.judges.items()},
     }
     with Run.start(config.run, "evaluate", config.model_dump(mode="json"), inputs, sinks) as run:
         policy, baseline = _open(config, config.model), _open(config, config.baseline)

@@ -1,12 +1,14 @@
-"""From a word on the command line to a scorer: a reward model, a callable, or a world's truth."""
+"""From a word on the command line to a scorer: reward model, ensemble, callable or truth."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from heed.errors import ConfigError
 from heed.feedback.base import Item, Scorer
+from heed.feedback.ensemble import Ensemble, read_word
 from heed.feedback.rules import CallableScorer, WeightedSum, failed_completion, load_callable
 from heed.records import Score
 from heed.worlds.saved import is_world, load_world
@@ -53,25 +55,47 @@ class WorldScorer:
         return out
 
 
-def load_scorer(word: str, *, device: str = "auto", apparent: bool = False) -> Scorer:
+def load_scorer(
+    word: str, *, device: str = "auto", apparent: bool = False, name: str = ""
+) -> Scorer:
     """Turn one word into a scorer.
 
     Args:
         apparent: of a world, take the quality that its labellers see.
         device: where a reward model runs.
+        name: of the scorer, where its own does not tell it apart.
         word: `module:function` or `file.py:function` (a callable with TRL's reward signature), a
-            world's run folder, or a reward model (folder, run folder, or hub id).
+            world's run folder, a reward model or process reward model (folder, run folder, or hub
+            id), or an ensemble of such words: `mean(A, B)`, `min(A, B)`, `mean-1std(A, B)`.
 
     Raises:
         ConfigError: nothing of these kinds is found there.
     """
+    ensemble = read_word(word)
+    if ensemble is not None:
+        how, k, words = ensemble
+        members = [
+            load_scorer(one, device=device, apparent=apparent, name=own)
+            for one, own in zip(words, _names(words), strict=True)
+        ]
+        return Ensemble(members, how, k, name or word.partition("(")[0])
     if _CALLABLE.match(word):
-        return CallableScorer(load_callable(word))
+        return CallableScorer(load_callable(word), name)
     if is_world(word):
         return WorldScorer(load_world(word), apparent=apparent)
     from heed.feedback.reward_model import open_reward_model
 
-    return open_reward_model(word, device=device)
+    return open_reward_model(word, device=device, name=name)
+
+
+def _names(words: Sequence[str]) -> list[str]:
+    """Names for members: the last part of each path, and more of it until all differ."""
+    parts = [PurePath(word).parts for word in words]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["-".join(own[-depth:]).replace("/", "") for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} {i}" for i, name in enumerate(names, start=1)]
 
 
 def load_scorers(

@@ -90,6 +90,18 @@ VERBS: Mapping[str, Verb] = _table(
         "Train a reward model on preferences",
     ),
     Verb(
+        "select",
+        "heed.pipelines.members:SelectConfig",
+        "heed.pipelines.members:select",
+        "Keep the best of several reward models, and say how far they differ",
+    ),
+    Verb(
+        "average",
+        "heed.pipelines.members:AverageConfig",
+        "heed.pipelines.members:average",
+        "Average the weights of reward models that were trained from one start",
+    ),
+    Verb(
         "ppo",
         "heed.algorithms.ppo_config:PPOConfig",
         "heed.algorithms.ppo:run",
