@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.tiny import LEARNER, Tiny
 
+from heed.algorithms.prm import PRMConfig
 from heed.algorithms.reward import RewardConfig
 from heed.worlds.answers import IDEAL, MIXED, PRACTISED, Manner
 from heed.worlds.saved import load_world
@@ -97,3 +98,18 @@ def reward_config(tiny: Tiny, folder: Path, data: Path, **changes: Any) -> Rewar
         "learner": LEARNER,
     }
     return RewardConfig.model_validate(values | changes)
+
+
+def prm_config(tiny: Tiny, folder: Path, data: Path, **changes: Any) -> PRMConfig:
+    """A few steps on labelled steps."""
+    values: dict[str, Any] = {
+        "run": {"folder": str(folder), "seed": 1, **changes.pop("run", {})},
+        "model": {"path": str(tiny.policy)},
+        "data": {"path": str(data)},
+        "eval_every": 2,
+        "batch_size": 12,
+        "num_train_epochs": 2,
+        "optim": {"lr": 3e-3},
+        "learner": LEARNER,
+    }
+    return PRMConfig.model_validate(values | changes)

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from heed.algorithms import ppo, reward, sft
+from heed.algorithms import ppo, prm, reward, sft
 from heed.algorithms.ppo_config import PPOConfig
+from heed.algorithms.prm import PRMConfig
 from heed.algorithms.reward import RewardConfig
 from heed.algorithms.sft import SFTConfig
 from heed.pipelines import compare, generate, init, world
@@ -169,12 +170,12 @@ class Tiny:
         return PPOConfig.model_validate(values | changes)
 
 
-STAGES = {"sft": sft.run, "reward": reward.run, "ppo": ppo.run}
+STAGES = {"sft": sft.run, "reward": reward.run, "prm": prm.run, "ppo": ppo.run}
 
 
 def run_stage(config: Any) -> Run:
     """Run a stage by the class of its configuration."""
-    kinds = {SFTConfig: "sft", RewardConfig: "reward", PPOConfig: "ppo"}
+    kinds = {SFTConfig: "sft", RewardConfig: "reward", PRMConfig: "prm", PPOConfig: "ppo"}
     return STAGES[kinds[type(config)]](config)
 
 

@@ -83,6 +83,7 @@ __all__ = [
     "generate",
     "load_config",
     "ppo",
+    "prm",
     "quickstart",
     "records",
     "reward",
@@ -142,6 +143,11 @@ def sft(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -
 def reward(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
     """Train a reward model on preferences; arguments as `sft`, fields of `RewardConfig`."""
     return _call("reward", config, sinks, settings)
+
+
+def prm(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Train a process reward model on labelled steps; arguments as `sft`, fields of `PRMConfig`."""
+    return _call("prm", config, sinks, settings)
 
 
 def select(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:

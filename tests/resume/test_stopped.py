@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.labelled import rankings, ratings, reward_config
+from tests.labelled import prm_config, rankings, ratings, reward_config, steps
 from tests.resume.same import fingerprint, resumed_from, stopped_at
 from tests.tiny import Tiny, run_stage
 
@@ -27,8 +27,16 @@ def _with_lora(path: Path) -> dict[str, Any]:
 
 def _labelled(tiny: Tiny, made: Callable[[Path, Path], Path]) -> Make:
     """A reward model on labels of another kind, which are made once."""
+    return partial(reward_config, tiny, data=_made(tiny, made))
+
+
+def _made(tiny: Tiny, made: Callable[[Path, Path], Path]) -> Path:
     file = tiny.folder / f"{made.__name__}.jsonl"
-    return partial(reward_config, tiny, data=file if file.exists() else made(tiny.world, file))
+    return file if file.exists() else made(tiny.world, file)
+
+
+def few_steps(world: Path, path: Path) -> Path:
+    return steps(world, path, num_prompts=24)
 
 
 def tied_rankings(world: Path, path: Path) -> Path:
@@ -61,6 +69,10 @@ CASES: dict[str, Callable[[Tiny], tuple[Make, dict[str, Any]]]] = {
     "reward from numbers": lambda tiny: (
         partial(_labelled(tiny, few_ratings), loss_type="regression"),
         {"attributes": ["facts", "courtesy"], "attribute_weights": [2.0, 0.5]},
+    ),
+    "prm": lambda tiny: (
+        partial(prm_config, tiny, data=_made(tiny, few_steps)),
+        {"model": _with_lora(tiny.policy)},
     ),
     "ppo with a value model": lambda tiny: (tiny.ppo_config, {"whiten_rewards": True}),
     "ppo with a shared value head": lambda tiny: (tiny.ppo_config, {"value_init": "shared"}),

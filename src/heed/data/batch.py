@@ -27,6 +27,7 @@ FILLED_BY = {
     "returns": "heed.credit, from rewards and values",
     "old_values": "a forward pass of the value model before the first epoch",
     "weights": "the stage that builds the batch",
+    "labels": "the stage that builds the batch",
 }
 """The streams a batch may carry, and what fills each."""
 

@@ -131,7 +131,7 @@ def _rows(
 ) -> list[Row]:
     from heed.data.batch import Row
     from heed.data.groups import group_of
-    from heed.data.rows import group_rows, pair_rows, supervised_rows
+    from heed.data.rows import group_rows, pair_rows, step_rows, supervised_rows
 
     # Showing what is too long is the point here, so `error` counts like `drop`.
     on_overlong: OnOverlong = "truncate" if settings.on_overlong == "truncate" else "drop"
@@ -146,6 +146,12 @@ def _rows(
             max_length=settings.max_length, on_overlong=on_overlong,
         )  # fmt: skip
         return [row for _, rows in groups for row in rows]
+    if kind == "steps":
+        steps = step_rows(
+            records, renderer, report, "\n",
+            max_length=settings.max_length, on_overlong=on_overlong,
+        )  # fmt: skip
+        return [row for _, row in steps]
     if kind == "prompts":
         rows = []
         for prompt in records:

@@ -9,7 +9,7 @@ from heed.data.batch import Row
 from heed.data.formats import PlainText
 from heed.data.groups import Group, GroupRows
 from heed.data.judgements import LabelledPair
-from heed.data.labels import Rating
+from heed.data.labels import Rating, Steps
 from heed.data.render import Overlong, Renderer
 from heed.data.report import DataReport
 from heed.errors import DataError
@@ -141,6 +141,34 @@ def rating_rows(
         if row is not None:
             report.add_kept(len(row.tokens))
             out.append((rating, row))
+    _note(renderer, report)
+    return out
+
+
+def step_rows(
+    records: Sequence[Steps],
+    renderer: Renderer,
+    report: DataReport,
+    separator: str,
+    *,
+    max_length: int,
+    on_overlong: OnOverlong = "drop",
+) -> list[tuple[Steps, Row]]:
+    """Make a row of each completion in steps, the end of every step marked as learned.
+
+    Raises:
+        Overlong: a row is too long and `on_overlong` is error.
+    """
+    out = []
+    for record in records:
+
+        def make(how: str, record: Steps = record) -> Row:
+            return renderer.steps_row(record.prompt, record.steps, separator, max_length, how)
+
+        row = _fitted(make, report, max_length, on_overlong, record.prompt.text)
+        if row is not None:
+            report.add_kept(len(row.tokens))
+            out.append((record, row))
     _note(renderer, report)
     return out
 

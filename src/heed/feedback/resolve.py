@@ -83,8 +83,13 @@ def load_scorer(
         return CallableScorer(load_callable(word), name)
     if is_world(word):
         return WorldScorer(load_world(word), apparent=apparent)
+    from heed.feedback.process_reward import open_process_reward_model
     from heed.feedback.reward_model import open_reward_model
+    from heed.models.load import resolve_path
+    from heed.models.step_head import is_step_model
 
+    if is_step_model(resolve_path(word)):
+        return open_process_reward_model(word, device=device, name=name)
     return open_reward_model(word, device=device, name=name)
 
 

@@ -90,6 +90,12 @@ VERBS: Mapping[str, Verb] = _table(
         "Train a reward model on preferences",
     ),
     Verb(
+        "prm",
+        "heed.algorithms.prm:PRMConfig",
+        "heed.algorithms.prm:run",
+        "Train a process reward model on labelled steps",
+    ),
+    Verb(
         "select",
         "heed.pipelines.members:SelectConfig",
         "heed.pipelines.members:select",

@@ -47,10 +47,12 @@ METRICS: dict[str, Metric] = {
     "margin": Metric("score", "Mean score of chosen minus rejected.", "up"),
     "mean_reward": Metric("score", "Mean score over both sides of the batch."),
     "tie_log_nu": Metric("nats", "Logarithm of the tie parameter of two tied completions."),
+    "step_accuracy": Metric("fraction", "Labelled steps of the batch judged as labelled.", "up"),
     # Held-out evaluation
     "eval/loss": Metric("nats", "Loss on held-out rows.", "down"),
     "eval/perplexity": Metric("1", "Exponential of the held-out loss per token.", "down"),
     "eval/accuracy": Metric("fraction", "Held-out pairs whose chosen side scores higher.", "up"),
+    "eval/step_accuracy": Metric("fraction", "Held-out steps judged as they are labelled.", "up"),
     "eval/margin": Metric("score", "Held-out mean score of chosen minus rejected.", "up"),
     "eval/proxy": Metric("score", "Mean score by the proxy on fixed held-out prompts.", "up"),
     "eval/true": Metric("quality", "Mean true quality on fixed held-out prompts.", "up"),
