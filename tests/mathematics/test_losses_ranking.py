@@ -268,6 +268,8 @@ def test_inputs_that_are_no_rankings_are_refused() -> None:
         of_one(torch.zeros(10), [1, *[2] * 9], "drop")
     with pytest.raises(DataError, match="tie parameters for at most 2"):
         of_one(torch.zeros(3), [1, 1, 1], "davidson", LOG_NU[:1])
+    with pytest.raises(DataError, match="sets to choose from"):
+        of_one(torch.zeros(20), list(range(20)), "davidson", torch.zeros(7))
     with pytest.raises(DataError, match="needs log_nu"):
         of_one(torch.zeros(3), [1, 1, 1], "davidson")
     with pytest.raises(DataError, match="expected the same"):

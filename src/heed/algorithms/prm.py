@@ -241,7 +241,7 @@ def judge_steps(rows: Sequence[StepRow], values: Sequence[NDArray]) -> list[Find
     every = np.concatenate(labels)
     commoner = every if every.mean() >= 0.5 else ~every
     shares: list[tuple[str, Any, list[str], str]] = [
-        ("step accuracy", np.concatenate(right), whose, "share of held-out steps"),
+        ("steps judged as labelled", np.concatenate(right), whose, "share of held-out steps"),
         ("always-the-commoner-label share", commoner, whose, "share of held-out steps"),
     ]
     for wrong, name in ((True, "first wrong step found"), (False, "sound completions passed")):

@@ -21,6 +21,7 @@ Sources: Plackett 1975; Luce 1959; Firth, Kosmidis and Turner 2019 (Davidson-Luc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import combinations
@@ -191,10 +192,10 @@ def _davidson_luce(scores: Tensor, tied: list[list[int]], log_nu: Tensor) -> Ten
 
 @lru_cache(maxsize=128)
 def _subsets(size: int, members: int) -> Tensor:
-    found = torch.combinations(torch.arange(size), members)
-    if len(found) > MAX_SUBSETS:
+    num = math.comb(size, members)
+    if num > MAX_SUBSETS:
         raise DataError(
-            f"a ranking of {size} completions with ties of {members} has {len(found):,} sets to "
-            f"choose from (at most {MAX_SUBSETS:,}); leave some completions out, or use k_wise"
+            f"a ranking of {size} completions with ties of {members} has {num:,} sets to choose "
+            f"from (at most {MAX_SUBSETS:,}); leave some completions out, or use k_wise"
         )
-    return found
+    return torch.tensor(list(combinations(range(size), members)))

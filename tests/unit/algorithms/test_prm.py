@@ -29,6 +29,7 @@ from heed.models.backbone import backbone_of
 from heed.models.load import load_extra, load_tokenizer
 from heed.models.step_head import StepHead
 from heed.records import Completion, Prompt
+from heed.report.page import write_report
 from heed.runs.run import Run
 from heed.settings import LearnerSettings, OptimSettings
 
@@ -59,12 +60,13 @@ def test_steps_of_a_world_are_learned(trained: Run) -> None:
     assert rows[-1]["loss"] < rows[0]["loss"]
     named = {f.name: f for f in trained.findings()}
     assert set(named) == {
-        "step accuracy",
+        "steps judged as labelled",
         "always-the-commoner-label share",
         "first wrong step found",
         "sound completions passed",
     }
-    assert named["step accuracy"].n > 0
+    assert named["steps judged as labelled"].n > 0
+    assert "Steps judged as labelled" in write_report(trained.folder).read_text()
     extra = load_extra(trained.folder / "model")
     assert (extra["step_separator"], extra["aggregate"]) == ("\n", "product")
 
@@ -213,7 +215,7 @@ def test_measures_by_hand() -> None:
     rows = [row("a", (1, 0, 0)), row("b", (1, 1)), row("c", (0, 1)), row("d", (1,))]
     values = [np.array(v) for v in ([1.0, -1, 1], [1.0, 1], [1.0, -1], [-1.0])]
     named = {f.name: f.estimate for f in judge_steps(rows, values)}
-    assert named["step accuracy"] == pytest.approx(4 / 8)
+    assert named["steps judged as labelled"] == pytest.approx(4 / 8)
     assert named["always-the-commoner-label share"] == pytest.approx(5 / 8)
     assert named["first wrong step found"] == pytest.approx(1 / 2)
     assert named["sound completions passed"] == pytest.approx(1 / 2)

@@ -10,18 +10,23 @@ import numpy as np
 import pytest
 import torch
 from tests.labelled import ATTRIBUTES, ratings, reward_config, turns, write
+from tests.small import small
 from tests.tiny import Tiny, run_stage
 
-from heed.algorithms.reward_ratings import judge_ratings
+from heed.algorithms.reward_ratings import judge_ratings, predicted, rating_batch, rating_loss
 from heed.cli.command import main
 from heed.data.batch import Row, collate
+from heed.data.labels import Rating
 from heed.errors import ConfigError, DataError
 from heed.feedback.base import Item
 from heed.feedback.reward_model import open_reward_model
+from heed.learners.local import LocalLearner
+from heed.models.backbone import backbone_of
 from heed.models.heads import RewardHead, ValueHead
 from heed.models.load import load_extra
-from heed.records import Completion, Prompt
+from heed.records import Completion, Message, Prompt
 from heed.runs.run import Run
+from heed.settings import LearnerSettings, OptimSettings
 
 
 def items(num: int = 4) -> list[Item]:
@@ -133,6 +138,35 @@ def test_one_score_is_the_default(tiny: Tiny, tmp_path: Path) -> None:
     assert load_extra(run.folder / "model")["attributes"] == ["score"]
     scores = open_reward_model(run.folder, device="cpu").score(items(2))
     assert all(set(score.parts) == {"score"} for score in scores)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"micro_batch_tokens": 1}, {"micro_batch_tokens": 40}, {"layout": "packed"}]
+)
+def test_split_and_layout_change_no_gradient(settings: dict[str, Any]) -> None:
+    """Five attributes on rows of fewer tokens than that, some labels missing."""
+    names = tuple("abcde")
+    prompt, reply = Prompt.make("Who?"), (Message(role="assistant", text="x"),)
+    rows = []
+    for i in range(7):
+        numbers = tuple(None if (i + k) % 3 == 0 else float(i - k) for k in range(5))
+        tokens = list(range(4, 6 + i % 3))
+        row = Row(str(i), tokens, [False] * (len(tokens) - 1) + [True])
+        rows.append((Rating(str(i), prompt, reply, numbers), row))
+    found: list[Any] = []
+    for more in ({}, settings):
+        head = RewardHead(backbone_of(small()), seed=1, attributes=names).double()
+        chosen = LearnerSettings.model_validate({"precision": "fp32", "device": "cpu", **more})
+        learner = LocalLearner(head, OptimSettings(), 1, chosen)
+        batch = rating_batch(rows)
+        terms = learner.backward(batch, rating_loss, len(batch))
+        gradients = [p.grad.clone() for p in head.parameters() if p.grad is not None]
+        found.append((terms["loss"], gradients, torch.tensor(predicted(learner, rows))))
+    assert found[0][2].shape == (7, 5)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-8, rtol=1e-6)
+    for place in (0, 2):
+        torch.testing.assert_close(found[0][place], found[1][place], atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from heed.models.average import average_reward_models
 from heed.models.heads import RewardHead
 from heed.models.load import load_extra, load_tokenizer
 from heed.pipelines.members import SelectConfig, _spread, select
+from heed.report.page import write_report
 from heed.runs.run import Run
 
 __all__ = ["tiny"]
@@ -64,6 +65,7 @@ def test_the_best_is_kept_and_judged_on_pairs_that_did_not_choose_it(
     accuracy = named["reward model accuracy"]
     total = sum(1 for _ in (tiny.pairs / "pairs.jsonl").open())
     assert 0 < facts["num_choosing"] < total
+    assert "Held-out accuracy, member rm-2" in write_report(run.folder).read_text()
     own = named[f"held-out accuracy, member {facts['best']}"]
     assert accuracy.estimate == own.estimate
     values = [named[f"held-out accuracy, member rm-{i}"].estimate for i in (1, 2, 3)]
