@@ -90,6 +90,17 @@ class RewardConfig(Settings):
                 f"label_smoothing and margin_per_strength are of comparisons, and loss_type is "
                 f"{self.loss_type!r}; use bradley_terry or k_wise, or leave them out"
             )
+        if not compares and self.both_bad != "drop":
+            raise ValueError(
+                f"both_bad is of judged pairs, and loss_type is {self.loss_type!r}; leave it out"
+            )
+        if self.loss_type == "regression" and self.subset_column:
+            raise ValueError("subset_column parts comparisons, and regression has none; drop it")
+        if any("/" in name or not name for name in self.attributes):
+            raise ValueError(
+                f"attributes are {self.attributes}; they name metrics too, so none may be empty or "
+                "hold a slash"
+            )
         if self.loss_type == "regression" and (
             self.ties != "soft" or self.center_rewards_coefficient
         ):

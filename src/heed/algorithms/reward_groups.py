@@ -27,7 +27,7 @@ from heed.data.report import DataReport
 from heed.errors import DataError
 from heed.learners.base import GroupLoss, LossTerms, Outputs
 from heed.learners.local import LocalLearner
-from heed.losses.ranking import MAX_TIED, blocks, plackett_luce
+from heed.losses.ranking import MAX_RANKED, MAX_TIED, blocks, plackett_luce
 from heed.losses.reward import centring, group_mean
 from heed.settings import DataSettings
 
@@ -50,15 +50,15 @@ def load_groups(data: DataSettings, config: RewardConfig) -> tuple[list[Group], 
     groups = [group_of(ranking) for ranking in rankings]
     if config.loss_type == "k_wise":
         return that_order(groups, report, config.ties == "drop"), report
-    if config.ties == "davidson":
-        return groups, report
     if config.ties == "drop":
         # The ranks say all; only rankings without any order are set aside.
         ordered = {group.id for group in that_order(groups, report, drop_ties=True)}
         groups = [group for group in groups if group.id in ordered]
     kept = []
     for group in groups:
-        if max(map(len, blocks(group.ranks or ()))) > MAX_TIED:
+        if config.ties == "davidson" and len(group.replies) > MAX_RANKED:
+            report.drop(f"more than {MAX_RANKED} completions, too many for davidson", group.id)
+        elif config.ties != "davidson" and max(map(len, blocks(group.ranks or ()))) > MAX_TIED:
             report.drop(f"more than {MAX_TIED} completions share a rank", group.id)
         else:
             kept.append(group)

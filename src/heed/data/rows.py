@@ -110,7 +110,9 @@ def group_rows(
             rows = [renderer.item_row(group.prompt, reply) for reply in group.replies]
             return renderer.fitted_together(rows, max_length, how)
 
-        rows = _fitted(make, report, max_length, on_overlong, group.prompt.text)
+        # A ranking is one row of the data; gathered pairs are as many as there are.
+        num = len(group.pairs) if group.ranks is None else 1
+        rows = _fitted(make, report, max_length, on_overlong, group.prompt.text, num)
         if rows is not None:
             report.add_kept(*(len(row.tokens) for row in rows))
             out.append((group, rows))
@@ -179,8 +181,18 @@ def _fitted(
     max_length: int,
     on_overlong: OnOverlong,
     example: str,
+    num: int = 1,
 ) -> T | None:
-    """Make rows of a record; one that is too long is cut, dropped or an error, and counted."""
+    """Make rows of a record; one that is too long is cut, dropped or an error, and counted.
+
+    Args:
+        num: rows of the data that the record was made of.
+    """
+
+    def count(what: Callable[[str, str], None], reason: str, detail: str) -> None:
+        for _ in range(num):
+            what(reason, detail)
+
     try:
         return make("error")
     except Overlong as error:
@@ -188,17 +200,18 @@ def _fitted(
             raise
         long = str(error)
     except DataError as error:
-        report.drop("cannot be laid out as tokens", f"{error}: {example[-80:]}")
+        count(report.drop, "cannot be laid out as tokens", f"{error}: {example[-80:]}")
         return None
     if on_overlong == "truncate":
         try:
             rows = make("truncate")
         except Overlong:
-            report.drop(f"reply longer than {max_length} tokens", long)
+            count(report.drop, f"reply longer than {max_length} tokens", long)
             return None
-        report.cut(f"longer than {max_length} tokens; oldest tokens of the prompt cut", long)
+        reason = f"longer than {max_length} tokens; oldest tokens of the prompt cut"
+        count(report.cut, reason, long)
         return rows
-    report.drop(f"longer than {max_length} tokens", long)
+    count(report.drop, f"longer than {max_length} tokens", long)
     return None
 
 

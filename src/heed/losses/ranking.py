@@ -35,6 +35,8 @@ from heed.errors import DataError
 Ties = Literal["soft", "drop", "davidson"]
 MAX_TIED = 8
 """Most completions of one rank: the sums run over all their 2^8 subsets."""
+MAX_RANKED = 14
+"""Most completions of a ranking under `davidson`, whatever ties: C(14, 7) = 3,432 sets a stage."""
 MAX_SUBSETS = 4096
 """Most sets that a stage of Davidson-Luce chooses from."""
 

@@ -247,6 +247,52 @@ def test_rankings_that_teach_nothing_are_refused(
             run_stage(config)
 
 
+@pytest.mark.parametrize(
+    ("ties", "num", "reason"),
+    [("soft", 10, "share a rank"), ("davidson", 15, "too many for davidson"), ("soft", 15, "")],
+)
+def test_rankings_beyond_the_sums_are_counted(
+    tiny: Tiny, tmp_path: Path, ties: str, num: int, reason: str
+) -> None:
+    rows = [
+        {
+            "prompt": turns(f"Question {i}?"),
+            "completions": ["yes", "no", "maybe"],
+            "ranks": [1, 2, 2],
+        }
+        for i in range(30)
+    ]
+    texts = [f"answer {k}" for k in range(num)]
+    many = {"prompt": turns("Which?"), "completions": texts, "ranks": [2] * (num - 1) + [1]}
+    if ties == "davidson" or not reason:
+        many["ranks"] = list(range(num))
+    data = write(tmp_path / "rankings.jsonl", [*rows, many])
+    plain = reward_config(tiny, tmp_path / "run", data, loss_type="plackett_luce", ties=ties)
+    rules = {"max_length": 140, "max_loss_frac": 0.1}
+    config = plain.model_copy(update={"data": plain.data.model_copy(update=rules)})
+    (report,) = run_stage(config).data_report()
+    found = [name for name in report["reasons"] if reason and reason in name]
+    assert len(found) == bool(reason)
+    assert report["dropped"] == len(found)
+
+
+def test_every_pair_of_a_prompt_that_does_not_fit_is_counted(tiny: Tiny, tmp_path: Path) -> None:
+    """Three pairs of one long prompt are three rows lost, not one."""
+    rows = []
+    for i in range(12):
+        long = "again " * (60 if i == 0 else 1)
+        sides = [[{"role": "assistant", "content": text}] for text in ("yes", "no", "maybe")]
+        for a, b in ((0, 1), (0, 2), (1, 2)):
+            prompt = turns(f"Question {i}? {long}")
+            rows.append({"prompt": prompt, "chosen": sides[a], "rejected": sides[b]})
+    data = write(tmp_path / "pairs.jsonl", rows)
+    plain = reward_config(tiny, tmp_path / "run", data, loss_type="k_wise")
+    rules = {"max_length": 60, "max_loss_frac": 0.2}
+    config = plain.model_copy(update={"data": plain.data.model_copy(update=rules)})
+    (report,) = run_stage(config).data_report()
+    assert (report["read"], report["kept"], report["dropped"]) == (36, 33, 3)
+
+
 def test_settings_that_do_not_go_together_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["reward", "--run.folder", "x", "--model.path", "m", "--data.path", "d"]
     for more, message in (
@@ -255,6 +301,9 @@ def test_settings_that_do_not_go_together_are_refused(capsys: pytest.CaptureFixt
         (["--attributes", "facts"], "loss_type 'regression'"),
         (["--tie_log_nu", "0.1"], "davidson"),
         (["--loss_type", "regression", "--ties", "drop"], "regression has no ties"),
+        (["--loss_type", "plackett_luce", "--both_bad", "tie"], "of judged pairs"),
+        (["--loss_type", "regression", "--subset_column", "x"], "parts comparisons"),
+        (["--loss_type", "regression", "--attributes", "a/b"], "hold a slash"),
         (["--loss_type", "regression", "--attribute_weights", "1,2"], "one for each"),
     ):
         assert main([*words, *more]) == 2
