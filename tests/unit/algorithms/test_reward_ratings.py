@@ -118,7 +118,7 @@ def test_loaded_again_it_scores_the_same(rated: Run, tmp_path: Path) -> None:
 
 def test_a_missing_label_changes_nothing_that_it_does_not_name(tiny: Tiny, tmp_path: Path) -> None:
     """Two runs whose data differ in a column that is all the time missing end alike."""
-    data = ratings(tiny.world, tmp_path / "a.jsonl", missing=False)
+    data = ratings(tiny.world, tmp_path / "a.jsonl", missing=False, num_prompts=12)
     one = run_stage(
         reward_config(tiny, tmp_path / "one", data, loss_type="regression", attributes=["facts"])
     )
@@ -133,7 +133,7 @@ def test_a_missing_label_changes_nothing_that_it_does_not_name(tiny: Tiny, tmp_p
 
 
 def test_one_score_is_the_default(tiny: Tiny, tmp_path: Path) -> None:
-    data = ratings(tiny.world, tmp_path / "a.jsonl")
+    data = ratings(tiny.world, tmp_path / "a.jsonl", num_prompts=12)
     run = run_stage(reward_config(tiny, tmp_path / "run", data, loss_type="regression"))
     assert load_extra(run.folder / "model")["attributes"] == ["score"]
     scores = open_reward_model(run.folder, device="cpu").score(items(2))
