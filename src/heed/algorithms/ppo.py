@@ -20,7 +20,7 @@ from heed.data.render import Renderer
 from heed.data.report import settle
 from heed.data.rows import supervised_rows
 from heed.engines.local import LocalEngine
-from heed.engines.policy import load_fitting_prompts
+from heed.engines.policy import load_fitting_prompts, note_path
 from heed.errors import ConfigError
 from heed.feedback.base import Scorer
 from heed.feedback.resolve import load_scorer, load_scorers
@@ -73,7 +73,9 @@ def make_parts(config: PPOConfig, run: Run, causal: nn.Module, renderer: Rendere
         renderer,
         policy=PolicyRef(run=run.folder.name, step=0),
         max_rows=config.engine.max_rows,
+        path=config.engine.path,
     )
+    note_path(run, engine)
     prompts, watched, texts = load_data(config, run, engine)
     steps = config.num_updates * config.steps_per_update
     shared = config.value_init == "shared"

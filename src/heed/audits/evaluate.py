@@ -17,7 +17,7 @@ from heed import kl
 from heed.data.batch import collate, stream_of
 from heed.data.exchange import write_rows
 from heed.data.report import settle
-from heed.engines.policy import OpenPolicy, load_fitting_prompts, open_policy
+from heed.engines.policy import OpenPolicy, load_fitting_prompts, note_path, open_policy
 from heed.feedback.base import Item, Scorer
 from heed.feedback.resolve import load_scorer
 from heed.ids import stream_seed
@@ -72,6 +72,8 @@ def run(config: EvaluateConfig, sinks: Sequence[Sink] = ()) -> Run:
     }
     with Run.start(config.run, "evaluate", config.model_dump(mode="json"), inputs, sinks) as run:
         policy, baseline = _open(config, config.model), _open(config, config.baseline)
+        note_path(run, policy.engine)
+        note_path(run, baseline.engine, "baseline")
         # Both answer the same prompts, so the shorter of the two decides.
         shorter = min(policy, baseline, key=lambda it: it.engine.max_length or math.inf)
         prompts, report = load_fitting_prompts(
@@ -108,7 +110,7 @@ def _open(config: EvaluateConfig, model: ModelSettings) -> OpenPolicy:
         model,
         device=config.learner.device,
         precision=config.learner.precision,
-        max_rows=config.engine.max_rows,
+        engine=config.engine,
     )
 
 

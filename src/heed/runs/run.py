@@ -61,6 +61,7 @@ class Run:
         self._began = self._saved = time.monotonic()
         self._earlier_seconds = 0.0
         self._earlier_peak: int | None = None
+        self._earlier: dict[str, Any] = {}
         self._warned: set[tuple[Any, Any, Any]] = set()
 
     # -- begin --------------------------------------------------------------------------------
@@ -135,6 +136,7 @@ class Run:
         walls = [row.get("wall_seconds") or 0.0 for row in self.metrics()]
         self._earlier_seconds = max([previous.get("seconds") or 0.0, *walls])
         self._earlier_peak = previous.get("peak_memory_bytes")
+        self._earlier = previous.get("environment") or {}
         self._warned = {(w["step"], w["name"], w["message"]) for w in self.warnings()}
         now["created"] = previous.get("created") or now["created"]
         now["resumes"] = (previous.get("resumes") or 0) + 1
@@ -252,8 +254,15 @@ class Run:
         write_json(self.folder / "data_report.json", [dict(report) for report in reports])
 
     def note_environment(self, **facts: Any) -> None:
-        """Add to the manifest's environment, such as the device and the number of threads."""
+        """Add to the manifest's environment, such as the device and the number of threads.
+
+        Where an earlier part of the run noted something else, that is a warning.
+        """
         self._writable()
+        earlier = {name: self._earlier[name] for name in facts if name in self._earlier}
+        changed = about.differences(earlier, {name: facts[name] for name in earlier})
+        if changed:
+            self.warn(0, "resume", f"resumed where not all is as before: {'; '.join(changed)}")
         self._manifest["environment"] |= facts
         self._save()
 
