@@ -173,30 +173,24 @@ class LocalEngine:
                 return None
             return uniform_numbers(sampling.seed, prompts[prompt].id, sample, sampling.max_tokens)
 
-        training = self.model.training
-        # Evaluation mode: gradient checkpointing, where it is on, would switch the cache off.
-        self.model.eval()
-        try:
-            with torch.inference_mode():
-                return self._decoder(rendered, numbers, sampling).run()
-        finally:
-            self.model.train(training)
-
-    def _decoder(
-        self,
-        rendered: Sequence[Sequence[int]],
-        numbers: Callable[[int, int], np.ndarray | None],
-        sampling: Sampling,
-    ) -> Decoder | NativeDecoder:
         end_ids = () if sampling.ignore_end else self.renderer.end_ids
         stops = None if sampling.ignore_end else self._stops(sampling.stop)
-        self._native = self._refreshed(max(map(len, rendered)) + sampling.max_tokens)
-        if self._native is not None:
-            return NativeDecoder(
-                self._native, rendered, numbers, sampling, self.max_rows, end_ids, stops
-            )
-        self._forward.refresh()
-        return Decoder(self._forward, rendered, numbers, sampling, self.max_rows, end_ids, stops)
+        with torch.inference_mode():
+            self._native = self._refreshed(max(map(len, rendered)) + sampling.max_tokens)
+            if self._native is not None:
+                return NativeDecoder(
+                    self._native, rendered, numbers, sampling, self.max_rows, end_ids, stops
+                ).run()
+            training = self.model.training
+            # Evaluation mode: gradient checkpointing, where it is on, would switch the cache off.
+            self.model.eval()
+            try:
+                self._forward.refresh()
+                return Decoder(
+                    self._forward, rendered, numbers, sampling, self.max_rows, end_ids, stops
+                ).run()
+            finally:
+                self.model.train(training)
 
     def _refreshed(self, positions: int) -> NativeModel | None:
         """The native model with the weights as they are, if it still fits the module."""

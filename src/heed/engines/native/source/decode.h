@@ -34,8 +34,14 @@ class Decoder {
  public:
   Decoder(const Model& model, Pool& pool, const Work& work)
       : model_(model), pool_(pool), work_(work), forward_(model, pool), scratch_(pool.count()) {
-    prompts_.resize(work.prompts);
+    prompts_ = std::vector<Prompt>(work.prompts);
     slots_.resize(work.rows);
+    const Cache cache(model.shape, work.max_tokens);
+    own_.reserve(sizeof(float) * cache.floats() * work.rows);
+    for (int i = 0; i < work.rows; i++) {
+      slots_[i].cache = cache;
+      slots_[i].cache.stand_at(own_.floats() + i * cache.floats());
+    }
     for (int i = work.rows; i-- > 0;) free_.push_back(i);
     if (work.truncates) kept_.resize((size_t)work.prompts * work.samples);
   }
@@ -61,6 +67,7 @@ class Decoder {
 
   struct Prompt {
     Cache cache;
+    Numbers store;
     int done = 0;                // tokens that were run
     int open = 0;                // samples that have not ended
     std::vector<int> waiting;    // admitted samples that wait for its first logits
@@ -105,7 +112,9 @@ class Decoder {
     if (!prompt.started) {
       prompt.started = true;
       prompt.open = work_.samples;
-      prompt.cache.allocate(model_.shape, length_of(number));
+      prompt.cache = Cache(model_.shape, length_of(number));
+      prompt.store.reserve(sizeof(float) * prompt.cache.floats());
+      prompt.cache.stand_at(prompt.store.floats());
       filling_.push_back(number);
     }
     return prompt;
@@ -171,7 +180,6 @@ class Decoder {
       } else if (count + 1 == work_.max_tokens) {
         end(request.slot, LENGTH);
       } else {
-        if (count == 0) slots_[request.slot].cache.allocate(model_.shape, work_.max_tokens);
         active_.push_back(request.slot);
       }
     }
@@ -200,7 +208,7 @@ class Decoder {
     free_.push_back(slot);
     Prompt& prompt = prompts_[prompt_of(sample)];
     if (--prompt.open == 0) {
-      prompt.cache.clear();
+      prompt.store.clear();
       std::vector<float>().swap(prompt.logits);
     }
   }
@@ -220,6 +228,7 @@ class Decoder {
   std::vector<DrawScratch> scratch_;
   std::vector<Prompt> prompts_;
   std::vector<Slot> slots_;
+  Numbers own_;  // keys and values of all slots
   std::vector<int> active_, free_, filling_;
   std::vector<Kept> kept_;
   int next_ = 0;

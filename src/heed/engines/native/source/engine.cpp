@@ -35,17 +35,7 @@ void heed_model_free(Model* model) { delete model; }
 
 // Give the model its shape; weights are then set anew.
 int heed_model_shape(Model* model, const Shape* shape) try {
-  model->shape = *shape;
-  model->layers.resize(shape->layers);
-  const int heads = (shape->heads + 2 * shape->kv_heads) * shape->head_size;
-  const int inner = shape->gated ? 2 * padded(shape->inner) : shape->inner;
-  for (Layer& layer : model->layers) {
-    layer.matrices[QKV].shape(heads, shape->width, shape->half);
-    layer.matrices[ATTENTION_OUT].shape(shape->width, shape->heads * shape->head_size, shape->half);
-    layer.matrices[UP].shape(inner, shape->width, shape->half);
-    layer.matrices[DOWN].shape(shape->width, shape->inner, shape->half);
-  }
-  model->head.shape(shape->vocabulary, shape->width, shape->half);
+  model->resize(*shape);
   return 0;
 } catch (const std::bad_alloc&) {
   return -1;

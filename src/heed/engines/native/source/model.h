@@ -42,16 +42,20 @@ struct Layer {
 // that attention is two products.
 class Cache {
  public:
-  void allocate(const Shape& shape, int positions) {
-    length_ = padded(positions);
-    head_ = (long)shape.head_size * length_;
-    value_head_ = (long)padded(shape.head_size) * length_;
-    kv_heads_ = shape.kv_heads;
-    store_.reserve(sizeof(float) * (size_t)shape.layers * kv_heads_ * (head_ + value_head_));
-  }
-  void clear() { store_.clear(); }
+  Cache() = default;
+  Cache(const Shape& shape, int positions)
+      : length_(padded(positions)),
+        kv_heads_(shape.kv_heads),
+        head_((long)shape.head_size * length_),
+        value_head_((long)padded(shape.head_size) * length_),
+        floats_((size_t)shape.layers * kv_heads_ * (head_ + value_head_)) {}
+
+  // Numbers that it needs, and where they are.
+  size_t floats() const { return floats_; }
+  void stand_at(float* at) { store_ = at; }
+
   float* keys(int layer, int head) const {
-    return store_.floats() + ((long)layer * kv_heads_ + head) * (head_ + value_head_);
+    return store_ + ((long)layer * kv_heads_ + head) * (head_ + value_head_);
   }
   float* values(int layer, int head) const { return keys(layer, head) + head_; }
   long value_stride() const { return (long)length_ * PANEL; }
@@ -61,16 +65,17 @@ class Cache {
     float* k = keys(layer, head) + (long)(position / PANEL) * head_size * PANEL + position % PANEL;
     for (int i = 0; i < head_size; i++) k[(long)i * PANEL] = key[i];
     float* v = values(layer, head) + (long)position * PANEL;
-    for (int i = 0; i < head_size; i += PANEL) {
-      const int count = std::min(PANEL, head_size - i);
-      std::memcpy(v + (i / PANEL) * value_stride(), value + i, sizeof(float) * count);
-    }
+    auto place = [&](int i) { return v + (i / PANEL) * value_stride() + i % PANEL; };
+    int i = 0;
+    for (; i + LANES <= head_size; i += LANES) store(place(i), load(value + i));
+    for (; i < head_size; i++) *place(i) = value[i];
   }
 
  private:
   int length_ = 0, kv_heads_ = 0;
   long head_ = 0, value_head_ = 0;
-  Numbers store_;
+  size_t floats_ = 0;
+  float* store_ = nullptr;
 };
 
 // One token to run: its prompt's cache, its own cache where it was drawn, and where it stands.
@@ -94,6 +99,36 @@ class Model {
   const void* position_embedding = nullptr;  // [positions, width], or null
   std::vector<float> cosine, sine;           // [positions, head_size / 2]
 
+  // Take a shape: all matrices stand in one piece of memory.
+  void resize(const Shape& to) {
+    shape = to;
+    layers.resize(to.layers);
+    const int heads = (to.heads + 2 * to.kv_heads) * to.head_size;
+    const int up = to.gated ? 2 * padded(to.inner) : to.inner;
+    size_t bytes = 0;
+    auto each = [&](auto&& use) {
+      for (Layer& layer : layers)
+        for (Matrix& matrix : layer.matrices) use(matrix);
+      use(head);
+    };
+    for (Layer& layer : layers) {
+      layer.matrices[QKV].shape(heads, to.width, to.half);
+      layer.matrices[ATTENTION_OUT].shape(to.width, to.heads * to.head_size, to.half);
+      layer.matrices[UP].shape(up, to.width, to.half);
+      layer.matrices[DOWN].shape(to.width, to.inner, to.half);
+    }
+    head.shape(to.vocabulary, to.width, to.half);
+    each([&](Matrix& matrix) { bytes += matrix.bytes(); });
+    store_.clear();
+    store_.reserve(bytes);
+    char* at = store_.bytes();
+    std::memset(at, 0, bytes);
+    each([&](Matrix& matrix) {
+      matrix.stand_at(at);
+      at += matrix.bytes();
+    });
+  }
+
   void embed(const Row& row, float* x) const {
     for (int i = 0; i < shape.width; i++) {
       x[i] = number(embedding, (long)row.token * shape.width + i);
@@ -109,4 +144,5 @@ class Model {
   float number(const void* from, long at) const {
     return shape.half ? widen(((const Half*)from)[at]) : ((const float*)from)[at];
   }
+  Numbers store_;
 };

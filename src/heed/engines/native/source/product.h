@@ -9,13 +9,15 @@
 // shift and one mask for two vectors. Half the memory is read, X stays fp32, and nothing but the
 // weights is rounded. (Intel's own bf16 product, vdpbf16ps, runs at half the rate of these fp32
 // products.)
+//
+// While decoding, every weight is read once a step and used for all rows at once, so the kernels ask
+// for the next panel while they work on this one, and the weights stand in large pages.
 #pragma once
 
 #include <array>
-#include <cstdlib>
-#include <new>
 #include <utility>
 
+#include "memory.h"
 #include "threads.h"
 #include "vectors.h"
 
@@ -46,13 +48,15 @@ static inline void finish_tile(Vec (&sums)[ROWS][VECTORS], float* y, long y_stri
   }
 }
 
-// ROWS rows of X times PANELS panels whose bytes lie `stride` numbers apart.
+// ROWS rows of X times PANELS panels that lie `stride` numbers apart. `soon` is where memory will be
+// read next: half a panel from there on is fetched into the cache meanwhile.
 template <int ROWS, int PANELS>
 static void tile_fp32(const float* x, long x_stride, const void* panels, long stride, int inputs,
-                      float* y, long y_stride, Ending ending) {
+                      float* y, long y_stride, Ending ending, const char* soon) {
   const float* w = (const float*)panels;
   Vec sums[ROWS][2 * PANELS] = {};
   for (int k = 0; k < inputs; k++) {
+    __builtin_prefetch(soon + (long)k * (PANEL * 2), 0, 2);
     Vec weights[2 * PANELS];
     UNROLL for (int p = 0; p < PANELS; p++) {
       weights[2 * p] = load(w + p * stride + (long)k * PANEL);
@@ -68,10 +72,11 @@ static void tile_fp32(const float* x, long x_stride, const void* panels, long st
 
 template <int ROWS, int PANELS>
 static void tile_bf16(const float* x, long x_stride, const void* panels, long stride, int inputs,
-                      float* y, long y_stride, Ending ending) {
+                      float* y, long y_stride, Ending ending, const char* soon) {
   const Half* w = (const Half*)panels;
   Vec sums[ROWS][2 * PANELS] = {};
   for (int k = 0; k < inputs; k += 2) {
+    __builtin_prefetch(soon + (long)k * PANEL, 0, 2);
     Vec even[2 * PANELS], odd[2 * PANELS];
     UNROLL for (int v = 0; v < 2 * PANELS; v++) {
       Ints pairs = load_ints(w + (v / 2) * stride + (long)k * PANEL + (v % 2) * 2 * LANES);
@@ -89,7 +94,8 @@ static void tile_bf16(const float* x, long x_stride, const void* panels, long st
   finish_tile<ROWS, 2 * PANELS>(sums, y, y_stride, ending);
 }
 
-using Tile = void (*)(const float*, long, const void*, long, int, float*, long, Ending);
+using Tile = void (*)(const float*, long, const void*, long, int, float*, long, Ending,
+                      const char*);
 
 template <int PANELS, int... I>
 static constexpr auto tiles_of(std::integer_sequence<int, I...>) {
@@ -98,6 +104,7 @@ static constexpr auto tiles_of(std::integer_sequence<int, I...>) {
 }
 // [half][rows - 1]
 static constexpr auto NARROW_TILES = tiles_of<1>(std::make_integer_sequence<int, MOST_ROWS>{});
+static constexpr auto PAIR_TILES = tiles_of<2>(std::make_integer_sequence<int, FEW_ROWS>{});
 static constexpr auto WIDE_TILES = tiles_of<WIDE>(std::make_integer_sequence<int, FEW_ROWS>{});
 
 // Rows split into tiles of nearly equal height.
@@ -113,62 +120,30 @@ static inline void multiply_panels(const float* x, long x_stride, int rows, cons
                                    int inputs, bool half, int first, int last, float* y,
                                    long y_stride, Ending ending) {
   const long bytes = stride * (half ? 2 : 4);
-  auto panels_at = [&](int panel) { return (const void*)((const char*)w + panel * bytes); };
+  auto panels_at = [&](int panel) { return (const char*)w + panel * bytes; };
   auto ending_at = [&](int panel) {
     return Ending{ending.bias ? ending.bias + (long)panel * PANEL : nullptr, ending.add};
   };
   if (rows <= FEW_ROWS) {
-    for (; first + WIDE <= last; first += WIDE)
-      WIDE_TILES[half][rows - 1](x, x_stride, panels_at(first), stride, inputs,
-                                 y + (long)first * PANEL, y_stride, ending_at(first));
+    auto several = [&](Tile tile, int panels) {
+      for (; first + panels <= last; first += panels)
+        tile(x, x_stride, panels_at(first), stride, inputs, y + (long)first * PANEL, y_stride,
+             ending_at(first), panels_at(first + panels));
+    };
+    several(WIDE_TILES[half][rows - 1], WIDE);
+    several(PAIR_TILES[half][rows - 1], 2);
   }
   const Tiling tiling(rows);
   for (int panel = first; panel < last; panel++) {
     for (int t = 0; t < tiling.count; t++) {
       const long row = tiling.first(t);
+      const char* soon = panels_at(panel + 1) + (t % 2) * (bytes / 2);
       NARROW_TILES[half][tiling.height(t) - 1](x + row * x_stride, x_stride, panels_at(panel), stride,
                                                inputs, y + row * y_stride + (long)panel * PANEL,
-                                               y_stride, ending_at(panel));
+                                               y_stride, ending_at(panel), soon);
     }
   }
 }
-
-// Memory for vectors: aligned to a cache line, zeroed.
-class Numbers {
- public:
-  Numbers() = default;
-  Numbers(const Numbers&) = delete;
-  Numbers& operator=(const Numbers&) = delete;
-  Numbers(Numbers&& other) noexcept { std::swap(at_, other.at_), std::swap(bytes_, other.bytes_); }
-  Numbers& operator=(Numbers&& other) noexcept {
-    std::swap(at_, other.at_), std::swap(bytes_, other.bytes_);
-    return *this;
-  }
-  ~Numbers() { std::free(at_); }
-  // At least so many bytes; what was there is lost unless it was large enough.
-  void reserve(size_t bytes) {
-    if (bytes <= bytes_) return;
-    std::free(at_);
-    bytes_ = 0;
-    bytes = (bytes + 63) / 64 * 64;
-    at_ = std::aligned_alloc(64, bytes);
-    if (!at_) throw std::bad_alloc();
-    bytes_ = bytes;
-    std::memset(at_, 0, bytes);
-  }
-  void clear() {
-    std::free(at_);
-    at_ = nullptr;
-    bytes_ = 0;
-  }
-  float* floats() const { return (float*)at_; }
-  Half* halves() const { return (Half*)at_; }
-  void* get() const { return at_; }
-
- private:
-  void* at_ = nullptr;
-  size_t bytes_ = 0;
-};
 
 // A weight matrix, packed; several matrices that read the same rows lie side by side in one.
 class Matrix {
@@ -178,40 +153,40 @@ class Matrix {
 
   void shape(int outputs, int inputs, bool half) {
     outputs_ = outputs, inputs_ = inputs, half_ = half;
-    // An odd number of inputs is filled up by a zero row, which meets the padding of X.
-    stride_ = (long)(half ? (inputs + 1) / 2 * 2 : inputs) * PANEL;
-    store_.reserve((size_t)(width() / PANEL) * stride_ * (half ? 2 : 4));
-    bias_.reserve((size_t)width() * 4);
-    has_bias_ = false;
+    stride_ = (long)inputs * PANEL;
+    bias_.clear();
   }
+  // Bytes that it needs, and where they are; zeroed, because padded outputs are never packed.
+  size_t bytes() const { return (size_t)(width() / PANEL) * stride_ * (half_ ? 2 : 4); }
+  void stand_at(char* at) { store_ = at; }
 
   // Outputs first..first+count from `source`: [count, inputs], or [inputs, count] if transposed.
-  template <class Number>
-  void pack(const Number* source, int first, int count, bool transposed) {
-    constexpr int BLOCK = 16;
-    const long output_step = transposed ? 1 : inputs_, input_step = transposed ? count : 1;
-    for (int k0 = 0; k0 < inputs_; k0 += BLOCK) {
-      const int k1 = k0 + BLOCK < inputs_ ? k0 + BLOCK : inputs_;
-      for (int n = 0; n < count; n++) {
-        const int output = first + n, lane = output % PANEL;
-        const long panel = (long)(output / PANEL) * stride_;
-        const Number* from = source + n * output_step;
-        for (int k = k0; k < k1; k++) put(panel, k, lane, from[k * input_step]);
-      }
+  void pack(const float* source, int first, int count, bool transposed) {
+    if (transposed) spread((const LooseWord*)source, first, count, inputs_, 1, count);
+    else spread((const LooseWord*)source, first, count, inputs_, inputs_, 1);
+  }
+  // Two bf16 inputs that lie together move as one word.
+  void pack(const Half* source, int first, int count, bool transposed) {
+    if (!transposed) {
+      spread((const LooseWord*)source, first, count, inputs_ / 2, inputs_ / 2, 1);
+      return;
     }
+    for (int k = 0; k < inputs_; k++)
+      for (int n = 0; n < count; n++)
+        ((Half*)word(first + n, k / 2))[k % 2] = source[(long)k * count + n];
   }
   template <class Number>
   void pack_bias(const Number* source, int first, int count) {
-    has_bias_ = true;
-    for (int n = 0; n < count; n++) bias_.floats()[first + n] = as_float(source[n]);
+    if (bias_.empty()) bias_.resize(width());
+    for (int n = 0; n < count; n++) bias_[first + n] = as_float(source[n]);
   }
 
   // Y [rows, width] = X [rows, inputs] W^T + bias, added to Y if `add`.
   void multiply(Pool& pool, const float* x, long x_stride, int rows, float* y, long y_stride,
                 bool add = false) const {
-    const Ending ending{has_bias_ ? bias_.floats() : nullptr, add};
+    const Ending ending{bias_.empty() ? nullptr : bias_.data(), add};
     pool.run(width() / PANEL, [&](int first, int last, int) {
-      multiply_panels(x, x_stride, rows, store_.get(), stride_, inputs_, half_, first, last, y,
+      multiply_panels(x, x_stride, rows, store_, stride_, inputs_, half_, first, last, y,
                       y_stride, ending);
     });
   }
@@ -219,15 +194,30 @@ class Matrix {
  private:
   static float as_float(float value) { return value; }
   static float as_float(Half value) { return widen(value); }
-  void put(long panel, int k, int lane, float value) {
-    store_.floats()[panel + (long)k * PANEL + lane] = value;
+  // Words of 32 bits: word k of an output, and all words of some outputs from a source of any order.
+  LooseWord* word(int output, int k) const {
+    const long panel = (long)(output / PANEL) * (stride_ / (half_ ? 2 : 1));
+    return (LooseWord*)store_ + panel + (long)k * PANEL + output % PANEL;
   }
-  void put(long panel, int k, int lane, Half value) {
-    store_.halves()[panel + (long)(k / 2) * 2 * PANEL + 2 * lane + k % 2] = value;
+  void spread(const LooseWord* source, int first, int count, int words, long output_step,
+              long word_step) {
+    constexpr int BLOCK = 16;  // words in a cache line
+    for (int n0 = 0; n0 < count; n0 += PANEL) {
+      const int n1 = n0 + PANEL < count ? n0 + PANEL : count;
+      for (int k0 = 0; k0 < words; k0 += BLOCK) {
+        const int k1 = k0 + BLOCK < words ? k0 + BLOCK : words;
+        for (int n = n0; n < n1; n++) {
+          const LooseWord* from = source + n * output_step;
+          LooseWord* to = word(first + n, 0);
+          for (int k = k0; k < k1; k++) to[(long)k * PANEL] = from[k * word_step];
+        }
+      }
+    }
   }
 
   int outputs_ = 0, inputs_ = 0;
   long stride_ = 0;
-  bool half_ = false, has_bias_ = false;
-  Numbers store_, bias_;
+  bool half_ = false;
+  char* store_ = nullptr;
+  std::vector<float> bias_;
 };

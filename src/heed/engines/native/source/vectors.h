@@ -20,6 +20,7 @@ constexpr int LANES = 4;
 typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
 typedef float LooseVec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int32_t LooseWord __attribute__((may_alias));
 typedef int32_t LooseInts __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 #if defined(__clang__)
