@@ -18,8 +18,10 @@ from heed.engines.local import LocalEngine
 from heed.engines.native import library
 from heed.engines.sampling import draw
 from heed.errors import EngineError
+from heed.models.adapters import add_lora
 from heed.models.load import make_model
 from heed.records import Completion, Prompt, Sampling
+from heed.settings import LoraSettings
 
 PROMPTS = raw_prompts([12, 3, 30, 12, 7, 21, 40])
 SAMPLING = Sampling(max_tokens=40, n=3, seed=5)
@@ -222,6 +224,7 @@ def wide(architecture: str, **changes: Any) -> torch.nn.Module:
             "rotary positions are of kind 'dynamic'",
         ),
         (lambda: small("llama").double(), "float64"),
+        (lambda: add_lora(small("llama"), LoraSettings(r=2)), "the model has adapters"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_decoded_through_torch(model: Any, reason: str) -> None:

@@ -14,8 +14,11 @@ from tests.small import POLICY, possible, raw_prompts, renderer, shaken, small
 
 from heed.engines.local import LocalEngine
 from heed.engines.native import build, library
+from heed.engines.policy import note_path
 from heed.errors import EngineError
 from heed.records import Sampling
+from heed.runs.run import Run
+from heed.settings import RunSettings
 
 PROMPTS = raw_prompts([12, 3, 30, 12, 7, 21, 40])
 SAMPLING = Sampling(max_tokens=40, n=3, seed=5)
@@ -137,3 +140,29 @@ def test_the_code_for_other_processors_gives_the_same(
         for a, b in zip(mine, theirs, strict=True):
             assert a.tokens == b.tokens
             assert a.logprobs == pytest.approx(b.logprobs, abs=1e-5)
+
+
+def test_a_run_that_goes_on_along_the_other_path_says_so(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both paths agree to rounding, so the bits that a resumed run promises depend on it."""
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    torch_engine = LocalEngine(small("llama", 3.0), renderer(), policy=POLICY)
+    monkeypatch.delenv("CXX")
+    library.forget()
+    possible("native")
+    settings = RunSettings(folder=str(fresh / "run"))
+    notes: list[str] = []
+    monkeypatch.setattr(Run, "note", lambda run, text: notes.append(text))
+    with Run.start(settings, "ppo", {}) as run:
+        note_path(run, LocalEngine(small("llama", 3.0), renderer(), policy=POLICY))
+        assert run.manifest["environment"]["engine_path"] == "native"
+    assert not notes
+    resumed = settings.model_copy(update={"resume": True})
+    with Run.start(resumed, "ppo", {}) as run:
+        note_path(run, torch_engine)
+        (warning,) = run.warnings()
+    assert "engine_path 'native' -> 'torch'" in warning["message"]
+    assert "no-such-compiler" in warning["message"]
+    (note,) = notes
+    assert "decoded through torch, more slowly: the compiler that CXX names" in note
