@@ -157,6 +157,12 @@ def test_stop_texts_end_a_completion_and_stay_in_it() -> None:
     assert seen
 
 
+def test_cutting_nothing_keeps_all() -> None:
+    found = engine().generate(PROMPTS, SAMPLING.model_copy(update={"top_k": 100_000}))
+    assert tokens(found) == EXPECTED
+    assert all(c.kept is None for group in found for c in group)
+
+
 def test_a_fixed_length_on_request() -> None:
     sampling = SAMPLING.model_copy(update={"stop": ("e", "a")})
     ended = engine().generate(PROMPTS, sampling)
