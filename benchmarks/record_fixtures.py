@@ -36,12 +36,13 @@ INITIALIZER_RANGE = 0.15
 
 
 def make_models() -> None:
-    """Write the tokenizer and four models: policy, reference, reward model, value model."""
+    """Write the tokenizer and the models: policy, reference, reward, value and step model."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
         LlamaConfig,
         LlamaForCausalLM,
         LlamaForSequenceClassification,
+        LlamaForTokenClassification,
         PreTrainedTokenizerFast,
     )
 
@@ -68,6 +69,7 @@ def make_models() -> None:
     made += [
         (name, LlamaForSequenceClassification, {"num_labels": 1}) for name in ("reward", "value")
     ]
+    made.append(("steps", LlamaForTokenClassification, {"num_labels": 2}))
     for seed, (name, kind, more) in enumerate(made):
         torch.manual_seed(seed)
         kind(LlamaConfig(**config, **more)).save_pretrained(FOLDER / name)
@@ -202,15 +204,51 @@ def record_reward() -> None:
     write("reward", tensors, {**facts, "source": "RewardTrainer.compute_loss"})
 
 
+def record_prm() -> None:
+    """Record the process reward model's loss; by the TRL that still has its trainer."""
+    from datasets import Dataset
+    from trl.experimental.prm import PRMConfig, PRMTrainer
+
+    prompts, counts = texts(7, (4, 6, 3, 5)), (3, 1, 2, 4)
+    steps = [texts(8 + i, range(2, 2 + n)) for i, n in enumerate(counts)]
+    rows = [
+        {"prompt": p, "completions": s, "labels": [(i + len(s)) % 3 != 0 for i in range(len(s))]}
+        for p, s in zip(prompts, steps, strict=True)
+    ]
+    separator = "w7"
+    trainer = PRMTrainer(
+        load("steps", "LlamaForTokenClassification").eval(),
+        args=PRMConfig(
+            max_length=64, step_separator=separator, disable_dropout=True,
+            **training_arguments(len(rows)),
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=load_tokenizer(),
+    )  # fmt: skip
+    batch = next(iter(trainer.get_train_dataloader()))
+    inputs = {key: value.clone() for key, value in batch.items() if isinstance(value, Tensor)}
+    loss, outputs = trainer.compute_loss(trainer.model, dict(batch), return_outputs=True)
+    loss.backward()
+    logits = outputs["logits"] if isinstance(outputs, dict) else outputs.logits
+    found = {"loss": loss, "logits": logits, **inputs}
+    found.update(gradients(trainer.model, "score.weight", "model.norm.weight"))
+    facts = {"rows": rows, "step_separator": separator}
+    write("prm", found, {**facts, "source": "PRMTrainer.compute_loss"})
+
+
 def main() -> None:
     """Record everything; each part in its own process, PPO with the TRL that still has it."""
-    parts = {"sft": record_sft, "reward": record_reward}
+    parts = {"sft": record_sft, "reward": record_reward, "prm": record_prm}
     if len(sys.argv) > 1:
         part = sys.argv[1]
         if part == "ppo":
             from benchmarks.record_ppo import record_ppo
 
             record_ppo()
+        elif part == "online":
+            from benchmarks.record_online import record_online
+
+            record_online()
         else:
             parts[part]()
         return
@@ -218,8 +256,8 @@ def main() -> None:
         shutil.rmtree(FOLDER)
     FOLDER.mkdir(parents=True)
     make_models()
-    for part in ("sft", "reward", "ppo"):
-        before = [str(TRL_WITH_PPO)] if part == "ppo" else []
+    for part in ("sft", "reward", "online", "ppo", "prm"):
+        before = [str(TRL_WITH_PPO)] if part in ("ppo", "prm") else []
         path = os.pathsep.join([*before, str(ROOT)])
         environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-m", "benchmarks.record_fixtures", part]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from heed.data.render import Renderer
+from heed.engines.native.build import BuildError
+from heed.engines.native.library import load_library
 from heed.models.load import make_model, train_tokenizer
 from heed.records import PolicyRef, Prompt
 
@@ -19,6 +22,18 @@ TEXTS = [
     "I do not know who owns the boat on the river.",
 ] * 8
 POLICY = PolicyRef(run="test", step=3)
+PATHS = ("torch", "native")
+"""Ways in which the local engine decodes; both keep everything that is asked of it."""
+
+
+def possible(path: str) -> str:
+    """Skip the test where the native loop cannot be built; else return the path."""
+    if path == "native":
+        try:
+            load_library()
+        except BuildError as error:
+            pytest.skip(f"the native loop cannot be built here: {error}")
+    return path
 
 
 @functools.cache
@@ -51,6 +66,17 @@ def small(architecture: str = "llama", sharpen: float = 4.0, **changes: Any) -> 
         "tokenizer": tokenizer(),
     }
     return sharpened(make_model(architecture, **{**sizes, **changes}), sharpen)
+
+
+def shaken(architecture: str = "llama", **changes: Any) -> PreTrainedModel:
+    """A small model whose norms and biases are not the ones and zeros that they begin with."""
+    model = small(architecture, 3.0, **changes)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model
 
 
 def raw_prompts(lengths: list[int], seed: int = 0) -> list[Prompt]:

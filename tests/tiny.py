@@ -13,10 +13,14 @@ from typing import Any
 
 import pytest
 
-from heed.algorithms import ppo, reward, sft
+from heed.algorithms import critic_free, ppo, preference, prm, reward, sft, unpaired
+from heed.algorithms.online_config import OnlineConfig
 from heed.algorithms.ppo_config import PPOConfig
+from heed.algorithms.preference_config import PreferenceConfig
+from heed.algorithms.prm import PRMConfig
 from heed.algorithms.reward import RewardConfig
 from heed.algorithms.sft import SFTConfig
+from heed.algorithms.unpaired_config import UnpairedConfig
 from heed.pipelines import compare, generate, init, world
 from heed.pipelines.compare import CompareConfig
 from heed.pipelines.generate import GenerateConfig
@@ -143,6 +147,36 @@ class Tiny:
         }
         return RewardConfig.model_validate(values | changes)
 
+    def preference_config(
+        self, folder: Path, *, run: dict[str, Any] | None = None, **changes: Any
+    ) -> Any:
+        """A few steps on the pairs, without a reward model."""
+        values = {
+            "run": {"folder": str(folder), "seed": 1, **(run or {})},
+            "model": {"path": str(self.policy)},
+            "data": {"path": str(self.pairs)},
+            "eval_every": 2,
+            "batch_size": 24,
+            "optim": {"lr": 1e-3},
+            "learner": LEARNER,
+        }
+        return PreferenceConfig.model_validate(values | changes)
+
+    def unpaired_config(
+        self, folder: Path, *, run: dict[str, Any] | None = None, **changes: Any
+    ) -> Any:
+        """A few steps on both sides of the pairs."""
+        values = {
+            "run": {"folder": str(folder), "seed": 1, **(run or {})},
+            "model": {"path": str(self.policy)},
+            "data": {"path": str(self.pairs)},
+            "eval_every": 3,
+            "batch_size": 48,
+            "optim": {"lr": 1e-3},
+            "learner": LEARNER,
+        }
+        return UnpairedConfig.model_validate(values | changes)
+
     def ppo_config(self, folder: Path, *, run: dict[str, Any] | None = None, **changes: Any) -> Any:
         """Five updates of 16 completions."""
         values = {
@@ -168,13 +202,56 @@ class Tiny:
         }
         return PPOConfig.model_validate(values | changes)
 
+    def online_config(
+        self, folder: Path, *, run: dict[str, Any] | None = None, **changes: Any
+    ) -> Any:
+        """Five updates of 16 completions, 4 for each prompt."""
+        values = {
+            "run": {"folder": str(folder), "seed": 1, **(run or {})},
+            "model": {"path": str(self.policy)},
+            "data": {"path": str(self.world / "prompts.jsonl")},
+            "eval_prompts": {"path": str(self.world / "held_out.jsonl")},
+            "num_eval_prompts": 8,
+            "eval_every": 2,
+            "num_samples": 2,
+            "reward_funcs": [str(self.reward)],
+            "gold": str(self.world),
+            "beta": 0.05,
+            "total_episodes": 80,
+            "batch_size": 16,
+            "num_generations": 4,
+            "num_iterations": 2,
+            "num_mini_batches": 2,
+            "exact_kl_rows": 4,
+            "sampling": {"max_tokens": 8},
+            "optim": {"lr": 1e-3, "eps": 1e-5},
+            "learner": LEARNER,
+        }
+        return OnlineConfig.model_validate(values | changes)
 
-STAGES = {"sft": sft.run, "reward": reward.run, "ppo": ppo.run}
+
+STAGES = {
+    "sft": sft.run,
+    "reward": reward.run,
+    "prm": prm.run,
+    "ppo": ppo.run,
+    "online": critic_free.run,
+    "preference": preference.run,
+    "unpaired": unpaired.run,
+}
 
 
 def run_stage(config: Any) -> Run:
     """Run a stage by the class of its configuration."""
-    kinds = {SFTConfig: "sft", RewardConfig: "reward", PPOConfig: "ppo"}
+    kinds: dict[type, str] = {
+        SFTConfig: "sft",
+        RewardConfig: "reward",
+        PRMConfig: "prm",
+        PPOConfig: "ppo",
+        OnlineConfig: "online",
+        PreferenceConfig: "preference",
+        UnpairedConfig: "unpaired",
+    }
     return STAGES[kinds[type(config)]](config)
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         PolicyRef,
         Preference,
         Prompt,
+        Ranking,
         Rollout,
         RolloutGroup,
         Sampling,
@@ -50,6 +51,7 @@ _LAZY = {
     "PolicyRef": "heed.records",
     "Preference": "heed.records",
     "Prompt": "heed.records",
+    "Ranking": "heed.records",
     "Rollout": "heed.records",
     "RolloutGroup": "heed.records",
     "Run": "heed.runs.run",
@@ -67,22 +69,30 @@ __all__ = [
     "PolicyRef",
     "Preference",
     "Prompt",
+    "Ranking",
     "Rollout",
     "RolloutGroup",
     "Run",
     "Sampling",
     "Score",
     "__version__",
+    "average",
+    "best_of_n",
     "compare",
     "errors",
     "evaluate",
     "generate",
     "load_config",
+    "online",
     "ppo",
+    "preference",
+    "prm",
     "quickstart",
     "records",
     "reward",
+    "select",
     "sft",
+    "unpaired",
     "write_report",
 ]
 
@@ -139,14 +149,49 @@ def reward(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any
     return _call("reward", config, sinks, settings)
 
 
+def prm(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Train a process reward model on labelled steps; arguments as `sft`, fields of `PRMConfig`."""
+    return _call("prm", config, sinks, settings)
+
+
+def select(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Keep the best of several reward models; arguments as `sft`, fields of `SelectConfig`."""
+    return _call("select", config, sinks, settings)
+
+
+def average(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Average the weights of reward models; arguments as `sft`, fields of `AverageConfig`."""
+    return _call("average", config, sinks, settings)
+
+
 def ppo(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
     """Optimise a policy against a score by PPO; arguments as `sft`, fields of `PPOConfig`."""
     return _call("ppo", config, sinks, settings)
 
 
+def preference(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Train a policy on comparisons; arguments as `sft`, fields of `PreferenceConfig`."""
+    return _call("preference", config, sinks, settings)
+
+
+def unpaired(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Train a policy on good and bad replies; arguments as `sft`, fields of `UnpairedConfig`."""
+    return _call("unpaired", config, sinks, settings)
+
+
+def online(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Optimise a policy without a value model; arguments as `sft`, fields of `OnlineConfig`."""
+    return _call("online", config, sinks, settings)
+
+
 def generate(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
     """Sample completions and pairs; arguments as `sft`, fields of `GenerateConfig`."""
     return _call("generate", config, sinks, settings)
+
+
+def best_of_n(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Keep the best of each prompt's completions; arguments as `sft`, fields of `BestOfNConfig`."""
+    return _call("best_of_n", config, sinks, settings)
 
 
 def compare(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:

@@ -6,7 +6,9 @@ what was found and what was expected. `"none"` stands for None, in files and in 
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -223,7 +225,8 @@ def _explain(
         else:
             given = _get(tree, name) if found["type"] == "missing" else found["input"]
             value = json.dumps(given, ensure_ascii=False, default=str)
-            problems.append(f"{source or name}: found {value}, expected {_expected(slot)}")
+            near = _nearest(str(given), found) if found["type"] == "literal_error" else ""
+            problems.append(f"{source or name}: found {value}, expected {_expected(slot)}{near}")
     if missing:
         lines = [f"--{_typed(slot)} ({slot.expected}): {slot.help}" for slot in missing]
         lines = [line.rstrip(": ").removesuffix(".") for line in lines]
@@ -244,6 +247,13 @@ def _expected(slot: Slot) -> str:
             f" (and where needed {', '.join(inside[1:4])} ...)" if inside[1:] else ""
         )
     return slot.expected + (f": set {_typed(slot)}" if slot.table else "")
+
+
+def _nearest(given: str, found: Any) -> str:
+    """Name the choice that a misspelt one comes nearest to."""
+    choices = re.findall(r"'([^']*)'", str(found.get("ctx", {}).get("expected", "")))
+    near = difflib.get_close_matches(given, choices, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _required_inside(slot: Slot, slots: dict[str, Slot]) -> list[Slot]:

@@ -1,8 +1,9 @@
 """Credit assignment: rewards in, advantages out. Nothing here has a gradient.
 
 Per token, [B, T]: `place_score`, `gae`, `discounted_returns`. Per completion, [B], against the
-other completions of the same prompt: `group_centred`, `leave_one_out`, `group_scaled`; `broadcast`
-gives such a value to every learned token.
+other completions of the same prompt: `group_centred`, `leave_one_out`, `group_scaled`, and what a
+scaled method divides by, `group_std`, `group_mean`; `broadcast` gives such a value to every learned
+token.
 """
 
 from __future__ import annotations
@@ -148,10 +149,101 @@ def group_scaled(scores: Tensor, group: Tensor, eps: float = 1e-4, unbiased: boo
 
     Source: GRPO (Shao et al. 2024), section 4.1.
     """
+    centred, size, _ = _centre(scores, group)
+    _check_groups(size)
+    return centred / (group_std(scores, group, unbiased) + eps)
+
+
+@torch.no_grad()
+def group_std(scores: Tensor, group: Tensor, unbiased: bool = True) -> Tensor:
+    """Return [B] the standard deviation of each completion's group, over N - 1 or N.
+
+    Raises:
+        DataError: a group has one completion only.
+    """
     centred, size, index = _centre(scores, group)
     _check_groups(size)
     squares = centred.new_zeros(int(index.max()) + 1).index_add(0, index, centred.square())[index]
-    return centred / ((squares / (size - int(unbiased))).sqrt() + eps)
+    return (squares / (size - int(unbiased))).sqrt()
+
+
+@torch.no_grad()
+def group_mean(scores: Tensor, group: Tensor) -> Tensor:
+    """Return [B] the mean of each completion's group."""
+    return scores - _centre(scores, group)[0]
+
+
+@torch.no_grad()
+def group_size(group: Tensor) -> Tensor:
+    """Return [B] int64 how many completions each one's group has, itself counted."""
+    _, index, counts = torch.unique(group, return_inverse=True, return_counts=True)
+    return counts[index]
+
+
+@torch.no_grad()
+def overlong_penalty(lengths: Tensor, longest: int, last: int) -> Tensor:
+    """Penalise length near the limit: 0 up to longest - last, then linearly down to -1 at longest.
+
+    Args:
+        lengths: [B] tokens, the terminal token included.
+        longest: most tokens of a completion.
+        last: tokens before it in which the penalty grows, from 1 to `longest`.
+
+    Returns:
+        [B], from -1 to 0.
+
+    Raises:
+        ConfigError: `last` is out of range.
+
+    Source: DAPO (Yu et al. 2025), equation 13.
+    """
+    if not 0 < last <= longest:
+        raise ConfigError(f"last is {last}, expected from 1 to the longest length, {longest}")
+    return -((lengths - (longest - last)) / last).clamp(0.0, 1.0)
+
+
+@torch.no_grad()
+def best_of_group(scores: Tensor, group: Tensor) -> Tensor:
+    """Weigh the best completion of each group 1 and the others 0; of equals the first counts.
+
+    Args and return as in `group_centred`; the weights of a group add up to 1.
+
+    Source: RAFT (Dong et al. 2023), algorithm 1.
+    """
+    best = _centre(scores, group)[0]
+    _, index = torch.unique(group, return_inverse=True)
+    top = torch.full_like(scores[: int(index.max()) + 1], float("-inf"))
+    top = top.scatter_reduce(0, index, best, "amax")
+    leads = best == top[index]
+    place = torch.where(leads, torch.arange(len(scores), device=scores.device), len(scores))
+    first = torch.full_like(index[: len(top)], len(scores))
+    first = first.scatter_reduce(0, index, place, "amin")
+    return (place == first[index]).to(scores.dtype)
+
+
+@torch.no_grad()
+def softmax_of_group(scores: Tensor, group: Tensor, temperature: float) -> Tensor:
+    """Weigh completions by exp(score / temperature), the weights of a group adding up to its size.
+
+    Self-normalised importance weights from the policy to policy * exp(score / temperature) / Z.
+
+    Args:
+        scores, group: as in `group_centred`.
+        temperature: in score, above 0; small ones leave the best alone.
+
+    Raises:
+        ConfigError: the temperature is not above 0.
+
+    Source: reward-weighted regression (Peters and Schaal 2007), equation 10, over one prompt.
+    """
+    if not temperature > 0:
+        raise ConfigError(f"the temperature of the weights is {temperature}, expected above 0")
+    above, size, index = _centre(scores, group)
+    top = torch.full_like(scores[: int(index.max()) + 1], float("-inf"))
+    top = top.scatter_reduce(0, index, above, "amax")
+    raw = ((above - top[index]) / temperature).exp()
+    total = torch.zeros_like(top).index_add(0, index, raw)
+    return raw / total[index] * size
 
 
 @torch.no_grad()

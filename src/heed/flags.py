@@ -8,6 +8,7 @@ inside makes it too.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 import types
 from collections.abc import Iterator, Sequence
@@ -261,7 +262,8 @@ def read_text(slot: Slot, texts: Sequence[str], name: str) -> Any:
                 'write lists like ["a", "b"] and tables like {key = 1}'
             ) from error
     if slot.sequence:
-        items = [item for part in texts for item in part.split(",")]
+        # A comma inside brackets belongs to one word, such as min(a, b).
+        items = [item for part in texts for item in re.split(r",(?![^()]*\))", part)]
         alone = len(items) == 1 and any(kind in _SCALARS for kind in slot.kinds)
         return items[0] if alone else items
     return _as_written(slot, text) if slot.table else text

@@ -7,6 +7,7 @@ states that predict learned tokens, `token_logprobs` runs the output layer on th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -170,6 +171,32 @@ def entropy(logits: Tensor, temperature: float = 1.0, kept: Tensor | None = None
     logprobs = _temper(_wide(logits), temperature, kept).log_softmax(-1)
     # Ids that are not kept have probability 0 and contribute 0, where 0 * -inf would be NaN.
     return -(logprobs.exp() * logprobs.masked_fill(logprobs.isneginf(), 0.0)).sum(-1)
+
+
+@torch.no_grad()
+def log_collision(
+    logits: Callable[[Tensor], Tensor],
+    selected: Tensor,
+    temperature: float = 1.0,
+    kept: Tensor | None = None,
+    chunk: int = 512,
+) -> Tensor:
+    """Compute log sum_v p_v^2 of each distribution: of two draws, the chance to be the same token.
+
+    Args:
+        logits: the output layer, [n, D] to [n, V]; it runs `chunk` tokens at a time.
+        selected: [N, D] what it reads.
+        Others as in `token_logprobs`.
+
+    Returns:
+        [N] nats, 0 or below, without gradient.
+    """
+    _check_options(temperature, chunk)
+    found = [selected.new_zeros(0, dtype=_wide_dtype(selected))]
+    for part in _parts(selected.shape[0], chunk):
+        some = None if kept is None else kept[part]
+        found.append((2.0 * distribution(logits(selected[part]), temperature, some)).logsumexp(-1))
+    return torch.cat(found)
 
 
 class _TokenLogprobs(torch.autograd.Function):

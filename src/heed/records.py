@@ -172,6 +172,31 @@ class Pair(Record):
         return self
 
 
+class Ranking(Record):
+    """Several completions of one prompt in the order in which a labeller put them."""
+
+    id: str
+    prompt: Prompt
+    replies: tuple[tuple[Message, ...], ...] = Field(min_length=2)
+    """What each completion says, in any order."""
+    ranks: tuple[int, ...]
+    """Rank of each reply: 1 is best, equal ranks are tied, no number is left out."""
+    origin: str = ""
+    """Where the ranking comes from, such as a labeller or a run."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Ranking:
+        if len(self.ranks) != len(self.replies):
+            raise ValueError(
+                f"{len(self.ranks)} ranks for {len(self.replies)} replies; give one for each"
+            )
+        if set(self.ranks) != set(range(1, len(set(self.ranks)) + 1)):
+            raise ValueError(
+                f"the ranks are {self.ranks}; count from 1 for the best without leaving one out"
+            )
+        return self
+
+
 class Preference(Record):
     """What a labeller said of a pair. Append-only: a correction is a new one with `replaces`."""
 
@@ -202,12 +227,78 @@ class Preference(Record):
         return self
 
 
+class RankingJudgment(Record):
+    """What a labeller said of several completions of one prompt. Append-only, as `Preference`."""
+
+    id: str
+    prompt: Prompt
+    items: tuple[Completion, ...] = Field(min_length=2)
+    origin: str = ""
+    """Where the items come from, such as a run's name."""
+    buckets: tuple[tuple[int, ...], ...] | None = None
+    """Places of `items`, best first, equals together; None with `reason` where not ranked."""
+    unranked_bad: tuple[int, ...] = ()
+    """Places below every bucket, not compared with each other."""
+    reason: str | None = None
+    labeller: str
+    kind: LabellerKind
+    shown: tuple[int, ...]
+    """Places in the order they were shown."""
+    seconds: Finite | None = Field(default=None, ge=0.0)
+    note: str | None = None
+    when: datetime | None = None
+    replaces: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> RankingJudgment:
+        if self.buckets is None and not self.reason:
+            raise ValueError("a ranking without buckets needs a reason")
+        named = [place for bucket in self.buckets or () for place in bucket]
+        if self.buckets is not None and sorted([*named, *self.unranked_bad]) != list(
+            range(len(self.items))
+        ):
+            raise ValueError(
+                f"buckets {self.buckets} and unranked_bad {self.unranked_bad} do not name each of "
+                f"{len(self.items)} items once"
+            )
+        return self
+
+
+class Span(Record):
+    """A marked piece of a text: from `start` up to and without `end`, in UTF-16 code units."""
+
+    start: int = Field(ge=0)
+    end: int = Field(ge=1)
+    kind: str
+    quote: str
+    """The words that it covers."""
+    text: str | None = None
+    """What the critic says of it."""
+
+
+class Critique(Record):
+    """What a critic, a person or a model, says of one item."""
+
+    id: str
+    item_id: str
+    spans: tuple[Span, ...] = ()
+    text: str | None = None
+    critic: str
+    kind: LabellerKind
+    shown: bool = False
+    """Whether labellers saw it before they judged."""
+    when: datetime | None = None
+    replaces: str | None = None
+
+
 class Score(Record):
     """A scorer's number for one item; `value` is None where scoring failed, with the error."""
 
     item_id: str
     value: Finite | None
     error: str | None = None
+    reason: str | None = None
+    """Why the value is what it is, where the scorer says so."""
     parts: dict[str, Finite | None] = Field(default_factory=dict)
     """The summands by name, before weights."""
     scorer: str

@@ -148,6 +148,8 @@ class EngineSettings(Settings):
 
     max_rows: int = Field(default=128, ge=1)
     """Most completions decoded side by side."""
+    path: Literal["auto", "native", "torch"] = "auto"
+    """native: a compiled loop, plain models on a CPU; torch: any model; auto: native if it can."""
 
 
 class RunSettings(Settings):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
-from tests.small import POLICY, raw_prompts, renderer, small
+from tests.small import POLICY, possible, raw_prompts, renderer, small
 
 from heed.engines.base import Engine
-from heed.engines.local import LocalEngine
+from heed.engines.local import LocalEngine, Path
 from heed.engines.scripted import ScriptedEngine
 from heed.records import Completion, PolicyRef, Prompt, Sampling
 
@@ -34,8 +35,16 @@ class LongPrompt:
         return renderer().prompt_tokens(prompt) * (40 if prompt == TOO_LONG else 1)
 
 
+def local(path: Path) -> LocalEngine:
+    model = small(sharpen=3.0)
+    return LocalEngine(
+        model, LongPrompt(), policy=POLICY, max_rows=4, path=cast(Path, possible(path))
+    )
+
+
 ENGINES: dict[str, Callable[[], Engine]] = {
-    "local": lambda: LocalEngine(small(sharpen=3.0), LongPrompt(), policy=POLICY, max_rows=4),
+    "torch": lambda: local("torch"),
+    "native": lambda: local("native"),
     "scripted": lambda: ScriptedEngine(said, LongPrompt(), POLICY),
 }
 

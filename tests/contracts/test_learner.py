@@ -180,3 +180,45 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_alone(make: Make) -> None:
         assert torch.equal(before[name], weight)
     learner.backward(given, likelihood, 1.0)
     assert learner.step() > 0
+
+
+def test_what_is_asked_for_also_is_there_and_true(make: Make) -> None:
+    """Against whole distributions; the collision is that of the distribution, not of the token."""
+    learner, given = make(0), batch()
+    asked = learner.forward(given, also=("log_collision",))
+    whole = learner.log_distribution(given).double()
+    assert asked.log_collision is not None
+    assert asked.logprobs is not None
+    rounded = getattr(learner, "dtype", None) == torch.bfloat16
+    near = {"atol": 5e-2 if rounded else 1e-5, "rtol": 0.0}
+    expected = (2 * whole).logsumexp(1)
+    torch.testing.assert_close(asked.log_collision[given.learn].double(), expected, **near)
+    assert bool((asked.log_collision[~given.learn] == 0).all())
+    assert learner.forward(given).log_collision is None
+
+
+def test_distributions_in_a_loss_of_pairs_belong_to_their_side(make: Make) -> None:
+    """A loss made of them alone has the gradient of the one made of log-probabilities."""
+    pairs = PairBatch(batch(5, 1), batch(5, 2), torch.ones(5))
+
+    def summed(outputs: Outputs, part: TokenBatch, whole: bool) -> torch.Tensor:
+        assert outputs.logprobs is not None
+        if not whole:
+            return outputs.logprobs.sum(1)
+        assert outputs.log_distribution is not None
+        picked = outputs.log_distribution.gather(1, part.tokens[part.learn][:, None])[:, 0]
+        return torch.zeros_like(outputs.logprobs).masked_scatter(part.learn, picked).sum(1)
+
+    def loss(whole: bool) -> Callable[..., LossTerms]:
+        def found(chosen: Outputs, rejected: Outputs, part: PairBatch) -> LossTerms:
+            gap = summed(chosen, part.chosen, whole) - 2 * summed(rejected, part.rejected, whole)
+            return LossTerms(gap.square(), {"gap": gap.detach()})
+
+        return found
+
+    plain, other = make(0), make(0)
+    first = plain.backward(pairs, loss(False), 5.0)["gap"]
+    second = other.backward(pairs, loss(True), 5.0, also=("log_distribution",))["gap"]
+    near = 2e-2 if getattr(plain, "dtype", None) == torch.bfloat16 else 1e-4
+    torch.testing.assert_close(first, second, atol=near, rtol=near)
+    assert plain.step() == pytest.approx(other.step(), rel=near)

@@ -4,6 +4,9 @@ import pytest
 from tests.contracts.feedback_samples import LetterHead, LetterRenderer, item
 
 from heed.feedback.base import Item
+from heed.feedback.checkers import CheckerScorer, Regex
+from heed.feedback.ensemble import Ensemble
+from heed.feedback.foreign import ForeignScorer
 from heed.feedback.resolve import WorldScorer
 from heed.feedback.reward_model import RewardModelScorer
 from heed.feedback.rules import CallableScorer, WeightedSum
@@ -29,14 +32,24 @@ async def slow_length(completions, **columns):
     return length(completions)
 
 
+def answer_length(prompt, completions, prompt_ids, completion_ids, **columns):
+    return len(completions)
+
+
 SCORERS = {
     "callable": lambda: CallableScorer(length),
     "async callable": lambda: CallableScorer(slow_length),
     "weighted sum": lambda: WeightedSum(
         [CallableScorer(length, "a"), CallableScorer(length, "b")], [1.0, -0.5]
     ),
+    "ensemble": lambda: Ensemble(
+        [CallableScorer(length, "a"), RewardModelScorer(LetterHead(), LetterRenderer())],
+        "mean_minus_std",
+    ),
     "reward model": lambda: RewardModelScorer(LetterHead(), LetterRenderer(), batch_tokens=64),
     "world": lambda: WorldScorer(Town(0)),
+    "foreign": lambda: ForeignScorer(answer_length, "areal"),
+    "checker": lambda: CheckerScorer(Regex(pattern="Anna", match="search")),
 }
 
 

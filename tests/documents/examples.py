@@ -28,6 +28,7 @@ NAMED = re.compile(r"# ([\w-]+\.(?:py|toml))\n")
 MOST: dict[str, int | float] = {
     "batch_size": 4,
     "total_episodes": 8,
+    "num_generations": 2,
     "num_ppo_epochs": 2,
     "num_mini_batches": 2,
     "num_eval_prompts": 4,
@@ -98,12 +99,50 @@ def make_files(folder: Path) -> None:
             for prompt in town.prompts(start + 24)[start:]
         ]
         write_rows(folder / f"data/{name}.jsonl", pairs)
+    _make_foreign(folder)
+    _make_labels(folder, town, rng)
     (folder / "rewards.py").write_text(
         "def concise(completions, **columns):\n"
         "    return [-0.01 * len(str(completion)) for completion in completions]\n"
+        "def solved(completions, **columns):\n"
+        "    return [float('Anna' in str(completion)) for completion in completions]\n"
     )
     for name, size in (("base", 360), ("other", 420)):
         shutil.copytree(_init(folder, name, size) / "model", folder / "models" / name)
+
+
+def _make_foreign(folder: Path) -> None:
+    """Data whose answers can be verified, and data of other projects."""
+    sums = [{"prompt": f"{a} + {a} =", "answer": 2 * a} for a in range(12)]
+    write_rows(folder / "data/sums.jsonl", sums)
+    maths = [{"question": row["prompt"], "answer": f"#### {row['answer']}"} for row in sums]
+    write_rows(folder / "data/gsm8k.jsonl", maths)
+    scored = [
+        {"response": f"It is {n}.", "overall_score": n, "fine-grained_score": n / 2}
+        for n in (3, 9, 5)
+    ]
+    rows = [{"instruction": row["prompt"], "completions": scored} for row in sums]
+    write_rows(folder / "data/ultrafeedback.jsonl", rows)
+
+
+def _make_labels(folder: Path, town: Town, rng: Random) -> None:
+    """Rankings, numbers and steps of answers, by their true quality."""
+    rankings, ratings, steps = [], [], []
+    for i, prompt in enumerate(town.prompts(24)):
+        texts = [town.ideal(prompt), town.answer(prompt, MIXED, rng) + " Well.", "Go away. Now."]
+        asked = _turns(prompt.messages)
+        replies = [[{"role": "assistant", "content": text}] for text in texts]
+        ranks = [1, 2, 2] if i % 2 else [1, 2, 3]
+        rankings.append({"prompt": asked, "completions": replies, "ranks": ranks})
+        for text, reply in zip(texts, replies, strict=True):
+            parts = town.quality(prompt, text)
+            numbers = {"correctness": parts.facts, "courtesy": parts.courtesy + 0.01 * i}
+            ratings.append({"prompt": asked, "completion": reply, **numbers})
+            sentences = [part.strip() + "." for part in text.split(".") if part.strip()]
+            labels = [parts.total > 0] * len(sentences)
+            steps.append({"prompt": asked, "completions": sentences, "labels": labels})
+    for name, rows in (("rankings", rankings), ("ratings", ratings), ("steps", steps)):
+        write_rows(folder / f"data/{name}.jsonl", rows)
 
 
 def _init(folder: Path, name: str, vocab_size: int) -> Path:

@@ -31,7 +31,7 @@ PAGES_WITH_EXAMPLES = [
     page
     for page in PAGES
     if any(language == "python" for language, _, _ in examples_of(page))
-    or page.parent.name == "how-to"
+    or page.parent.name in ("how-to", "methods")
 ]
 
 
@@ -79,7 +79,14 @@ def test_the_examples_of_a_page_run(
 
 def test_the_rows_of_the_data_page_are_read_as_it_says() -> None:
     shown = [b for b in examples_of(ROOT / "docs/how-to/data.md") if b[0] == "json"]
-    assert {kind for _, kind, _ in shown} == {"demonstrations", "texts", "preferences", "prompts"}
+    assert {kind for _, kind, _ in shown} == {
+        "demonstrations",
+        "texts",
+        "preferences",
+        "rankings",
+        "steps",
+        "prompts",
+    }
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,23 @@ real loop, learner, credit and losses; only the model and the sampler are tables
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from heed.algorithms.online import optimise
+from heed.algorithms.online_settings import OnlineSettings
+from heed.algorithms.parts import Parts
+from heed.algorithms.watch import Watch
 from heed.data.batch import Row, TokenBatch
 from heed.feedback.base import Item
+from heed.learners.local import LocalLearner
 from heed.records import Completion, PolicyRef, Prompt, Sampling, Score
+from heed.runs.run import Run
+from heed.worlds.tabular import Tabular
 
 SYMBOLS = 3
 COMPLETIONS = [(a, b) for a in range(SYMBOLS) for b in range(SYMBOLS)]
@@ -78,7 +85,11 @@ class TableEngine:
         rng = np.random.default_rng(sampling.seed)
         with torch.no_grad():
             first, second = self.head.first.log_softmax(-1), self.head.second.log_softmax(-1)
-        drawn = rng.choice(len(COMPLETIONS), len(prompts) * sampling.n, p=self._weights())
+        num = len(prompts) * sampling.n
+        if sampling.temperature == 0:
+            drawn = np.full(num, self._weights().argmax())
+        else:
+            drawn = rng.choice(len(COMPLETIONS), num, p=self._weights())
         done = []
         for i, which in enumerate(drawn):
             a, b = COMPLETIONS[which]
@@ -131,3 +142,54 @@ class TableScorer:
             )
             for item in items
         ]
+
+
+def tables(seed: int) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Logits of a policy, and the reward of each of its completions."""
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randn(3, generator=generator)
+    second = torch.randn(3, 3, generator=generator)
+    rewards = torch.randn(9, generator=generator).double().numpy()
+    return first, second, rewards
+
+
+def optimised(
+    config: OnlineSettings,
+    seed: int,
+    change: Callable[[np.ndarray], np.ndarray] = lambda rewards: rewards,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Run the loop on a table; returns the policy, the reference and the rewards.
+
+    Args:
+        change: from the table's rewards to those that the scorer gives.
+    """
+    first, second, rewards = tables(seed)
+    policy, reference = TableHead(first, second), TableHead(first, second)
+    steps = config.num_updates * config.steps_per_update
+    run = Run.start(config.run, "online", {})
+    engine, scorer = TableEngine(policy), TableScorer(change(rewards))
+    frozen = LocalLearner.frozen(reference, config.learner)
+    value = None
+    if config.method.has_values:
+        value = LocalLearner(TableValue(), config.optim, steps, config.learner)
+    parts = Parts(
+        engine=engine,
+        policy=LocalLearner(policy, config.optim, steps, config.learner),
+        value=value,
+        reference=frozen,
+        scorer=scorer,
+        renderer=TableRenderer(),
+        prompts=[PROMPT],
+        ptx_rows=[],
+        watch=Watch(
+            run, engine, frozen, TableRenderer(), [PROMPT], config.sampling, scorer, None, 1, 0.0
+        ),
+    )
+    with run:
+        optimise(config, run, parts)
+    return policy.probabilities(), reference.probabilities(), rewards
+
+
+def world(reference: np.ndarray, rewards: np.ndarray) -> Tabular:
+    """The closed forms of a reference and rewards."""
+    return Tabular(reference / reference.sum(), rewards)

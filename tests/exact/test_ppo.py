@@ -11,33 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from tests.exact.tabular import (
-    PROMPT,
-    TableEngine,
-    TableHead,
-    TableRenderer,
-    TableScorer,
-    TableValue,
-)
+from tests.exact import tabular
 
-from heed.algorithms.online import Parts, optimise
 from heed.algorithms.ppo_config import PPOConfig
-from heed.algorithms.watch import Watch
-from heed.learners.local import LocalLearner
 from heed.runs.run import Run
 from heed.settings import LearnerSettings, OptimSettings
-from heed.worlds.tabular import Tabular, kl_divergence, total_variation
+from heed.worlds.tabular import kl_divergence, total_variation
 
 BETA = 0.5
-
-
-def _tables(seed: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-    generator = torch.Generator().manual_seed(seed)
-    first = torch.randn(3, generator=generator)
-    second = torch.randn(3, 3, generator=generator)
-    rewards = torch.randn(9, generator=generator).double().numpy()
-    return first, second, rewards
 
 
 def _config(folder: Path, seed: int, **changes: object) -> PPOConfig:
@@ -63,34 +44,12 @@ def _config(folder: Path, seed: int, **changes: object) -> PPOConfig:
 
 def optimised(folder: Path, seed: int, sign: float = 1.0, **changes: object) -> tuple:
     """Run PPO on a table; returns the policy, the reference and the rewards."""
-    config = _config(folder, seed, **changes)
-    first, second, rewards = _tables(seed)
-    policy, reference = TableHead(first, second), TableHead(first, second)
-    steps = config.num_updates * config.steps_per_update
-    run = Run.start(config.run, "ppo", {})
-    engine, scorer = TableEngine(policy), TableScorer(sign * rewards)
-    frozen = LocalLearner.frozen(reference, config.learner)
-    parts = Parts(
-        engine=engine,
-        policy=LocalLearner(policy, config.optim, steps, config.learner),
-        value=LocalLearner(TableValue(), config.optim, steps, config.learner),
-        reference=frozen,
-        scorer=scorer,
-        renderer=TableRenderer(),
-        prompts=[PROMPT],
-        ptx_rows=[],
-        watch=Watch(
-            run, engine, frozen, TableRenderer(), [PROMPT], config.sampling, scorer, None, 1, 0.0
-        ),
-    )
-    with run:
-        optimise(config, run, parts)
-    return policy.probabilities(), reference.probabilities(), rewards
+    return tabular.optimised(_config(folder, seed, **changes), seed, lambda rewards: sign * rewards)
 
 
 def best(reference: np.ndarray, rewards: np.ndarray) -> np.ndarray:
     """Return ref * exp(r / beta) / Z."""
-    return Tabular(reference / reference.sum(), rewards).optimum(BETA)
+    return tabular.world(reference, rewards).optimum(BETA)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

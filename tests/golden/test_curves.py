@@ -16,10 +16,13 @@ from typing import Any
 
 import pytest
 
-from heed.algorithms import ppo, reward, sft
+from heed.algorithms import critic_free, ppo, preference, reward, sft, unpaired
+from heed.algorithms.online_config import OnlineConfig
 from heed.algorithms.ppo_config import PPOConfig
+from heed.algorithms.preference_config import PreferenceConfig
 from heed.algorithms.reward import RewardConfig
 from heed.algorithms.sft import SFTConfig
+from heed.algorithms.unpaired_config import UnpairedConfig
 from heed.models.load import make_model, save_model, train_tokenizer
 from heed.runs.run import Run
 
@@ -30,7 +33,23 @@ LEARNER = {"precision": "fp32", "device": "cpu"}
 # An eps that is not small beside the gradients keeps the last bits from growing.
 OPTIM = {"lr": 2e-3, "eps": 1e-4, "warmup_frac": 0.1}
 
+OFFLINE = (
+    "loss",
+    "rewards/chosen",
+    "rewards/margins",
+    "logps/chosen",
+    "grad_norm",
+    "eval/loss",
+    "eval/logps/chosen_change",
+)
 LOGGED = {
+    "dpo": OFFLINE,
+    "mixture": OFFLINE,
+    "aot": OFFLINE,
+    "simpo": OFFLINE,
+    "tdpo": OFFLINE,
+    "kto": OFFLINE,
+    "bco": (*OFFLINE, "delta"),
     "sft": ("loss", "grad_norm", "learning_rate", "num_tokens", "epoch", "eval/loss"),
     "reward": ("loss", "accuracy", "margin", "mean_reward", "grad_norm", "eval/loss"),
     "ppo": (
@@ -51,6 +70,22 @@ LOGGED = {
         # Not eval/kl: between processors one watched token differs, at the edge of top-p.
         "eval/proxy",
     ),
+}
+_ONLINE = (
+    "objective/kl",
+    "objective/kl_k3",
+    "objective/scores",
+    "objective/rlhf_reward",
+    "loss/policy_avg",
+    "policy/grad_norm",
+    "policy/approxkl_avg",
+    "val/ratio",
+    "completions/mean_length",
+)
+LOGGED |= {
+    "grpo": (*_ONLINE, "loss/kl_avg"),
+    "rloo": _ONLINE,
+    "dapo": (*_ONLINE, "epoch", "sampling/groups_left_out"),
 }
 
 
@@ -155,7 +190,85 @@ def _ppo(base: Path, folder: Path) -> Run:
     return ppo.run(PPOConfig.model_validate(values))
 
 
-STAGES = {"sft": _sft, "reward": _reward, "ppo": _ppo}
+def _online(preset: str, **changes: Any) -> Callable[[Path, Path], Run]:
+    def run(base: Path, folder: Path) -> Run:
+        script = folder / "rule.py"
+        script.write_text(
+            "def vowels(completions, **columns):\n"
+            "    return [float(sum(map(text.count, 'aeiou')) // 2) for text in completions]\n"
+        )
+        values = {
+            "run": {"folder": str(folder / preset), "seed": 7},
+            "model": {"path": str(base)},
+            "data": _rows(folder / "prompts.jsonl", lambda n, p: {"prompt": f"Is {n} {p}?"}),
+            "num_eval_prompts": 4,
+            "eval_every": 20,
+            "reward_funcs": [f"{script}:vowels"],
+            "preset": preset,
+            "total_episodes": 20 * 12,
+            "batch_size": 12,
+            "num_generations": 3,
+            "num_iterations": 2,
+            "num_mini_batches": 2,
+            "exact_kl_rows": 0,
+            "sampling": {"max_tokens": 8},
+            "optim": OPTIM,
+            "learner": LEARNER,
+        }
+        return critic_free.run(OnlineConfig.model_validate(values | changes))
+
+    return run
+
+
+def _offline(verb: str, **changes: Any) -> Callable[[Path, Path], Run]:
+    def make(base: Path, folder: Path) -> Run:
+        def row(name: str, place: str) -> dict[str, Any]:
+            other = PLACES[(PLACES.index(place) + 1 + len(name) % 3) % 4]
+            right, wrong = f" {name} lives {place}.", f" {name} lives {other}, it is said."
+            return {"prompt": f"Where is {name}?", "chosen": right, "rejected": wrong}
+
+        values = {
+            "run": {"folder": str(folder / verb), "seed": 7},
+            "model": {"path": str(base)},
+            "data": _rows(folder / "pairs.jsonl", row),
+            "eval_every": 5,
+            "batch_size": 6,
+            "num_train_epochs": (20 if verb == "preference" else 10) * 6 / 36,
+            "optim": OPTIM,
+            "learner": LEARNER,
+            **changes,
+        }
+        if verb == "preference":
+            return preference.run(PreferenceConfig.model_validate(values))
+        return unpaired.run(UnpairedConfig.model_validate(values))
+
+    return make
+
+
+MIXTURE = ("cdpo", "bco_pair", "sft")
+STAGES: dict[str, Callable[[Path, Path], Run]] = {
+    "sft": _sft,
+    "reward": _reward,
+    "ppo": _ppo,
+    "dpo": _offline("preference"),
+    "mixture": _offline(
+        "preference",
+        loss_type=MIXTURE,
+        loss_weights=(0.8, 0.2, 1.0),
+        label_smoothing=0.1,
+        sync_ref_model=True,
+        ref_model_sync_steps=6,
+        use_weighting=True,
+    ),
+    "aot": _offline("preference", loss_type="aot", ld_alpha=0.5),
+    "simpo": _offline("preference", loss_type="simpo"),
+    "tdpo": _offline("preference", loss_type="tdpo2"),
+    "kto": _offline("unpaired"),
+    "bco": _offline("unpaired", loss_type="bco"),
+    "grpo": _online("grpo"),
+    "rloo": _online("rloo"),
+    "dapo": _online("dapo", beta=0.02),
+}
 
 
 def curves(run: Run, names: tuple[str, ...]) -> dict[str, list[float | None]]:
@@ -165,7 +278,14 @@ def curves(run: Run, names: tuple[str, ...]) -> dict[str, list[float | None]]:
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+SLOW = ("aot", "simpo", "bco")
+"""Curves of losses that differ from a quick one in their formula alone."""
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in STAGES],
+)
 def test_the_curve_is_as_agreed(stage: str, base: Path, tmp_path: Path) -> None:
     now = curves(STAGES[stage](base, tmp_path), LOGGED[stage])
     file = FOLDER / f"{stage}.json"

@@ -1,5 +1,6 @@
 """Credit assignment: golden values, closed forms, and tokens that take no time."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -174,3 +175,46 @@ def test_batch_whitened_returns_are_reinforce_plus_plus():
     advantages = masked.whiten(returns, learn)
     assert masked.mean(advantages, learn).item() == pytest.approx(0, abs=1e-12)
     assert masked.std(advantages, learn).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_overlong_completions_are_penalised_as_in_dapo():
+    """Expected length 16,384, cache 4,096, hard maximum 20,480."""
+    lengths = torch.tensor([1.0, 16_384.0, 18_432.0, 20_480.0, 30_000.0])
+    found = credit.overlong_penalty(lengths, 20_480, 4_096)
+    assert found.tolist() == [0.0, 0.0, -0.5, -1.0, -1.0]
+    for last in (0, 20_481):
+        with pytest.raises(ConfigError, match="from 1 to the longest length"):
+            credit.overlong_penalty(lengths, 20_480, last)
+
+
+def test_group_sizes_means_and_deviations():
+    scores = torch.tensor([1.0, 5.0, 3.0, 7.0])
+    group = torch.tensor([4, 9, 4, 9])
+    assert credit.group_mean(scores, group).tolist() == [2.0, 6.0, 2.0, 6.0]
+    assert credit.group_std(scores, group).tolist() == pytest.approx([2**0.5] * 4)
+    assert credit.group_std(scores, group, unbiased=False).tolist() == [1.0] * 4
+    assert credit.group_size(torch.tensor([4, 9, 4, 1])).tolist() == [2, 1, 2, 1]
+
+
+def test_the_best_of_a_group_has_weight_one():
+    scores = torch.tensor([1.0, 3.0, 3.0, -2.0, -1.0, 5.0])
+    group = torch.tensor([7, 7, 7, 2, 2, 9])
+    assert credit.best_of_group(scores, group).tolist() == [0, 1, 0, 0, 1, 1]
+
+
+def test_softmax_weights_lead_to_the_tilted_policy():
+    """E[w f] of many draws is E[f] under policy * exp(r / T) / Z; small T leaves the best."""
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(5))
+    r = torch.tensor(rng.normal(size=5))
+    drawn = torch.tensor(rng.choice(5, 40_000, p=p))
+    weights = credit.softmax_of_group(r[drawn], torch.zeros_like(drawn), 0.7)
+    assert weights.sum().item() == pytest.approx(len(drawn))
+    found = torch.zeros(5, dtype=torch.float64).index_add(0, drawn, weights) / len(drawn)
+    tilted = torch.tensor(p) * (r / 0.7).exp()
+    tilted = tilted / tilted.sum()
+    assert float((found - tilted).abs().sum() / 2) < 0.01
+    sharp = credit.softmax_of_group(torch.tensor([1.0, 2.0]), torch.zeros(2).long(), 1e-3)
+    assert sharp.tolist() == pytest.approx([0.0, 2.0])
+    with pytest.raises(ConfigError, match="above 0"):
+        credit.softmax_of_group(r, torch.zeros(5).long(), 0.0)

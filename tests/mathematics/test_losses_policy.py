@@ -6,6 +6,7 @@ import torch
 from heed import masked
 from heed.errors import ConfigError
 from heed.losses import policy
+from heed.losses.importance import importance_weights
 
 NAN = float("nan")
 LEARN = torch.tensor([[0, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1]], dtype=torch.bool)
@@ -185,3 +186,119 @@ def test_impossible_options_are_refused(options):
         policy.clipped_value(NEW, OLD, OLD, LEARN, -0.1)
     with pytest.raises(ConfigError):
         policy.clipped_weight(NEW, OLD, OLD, LEARN, 0.0)
+
+
+class TestOtherForms:
+    """Dual clip, GSPO token by token, plain gradient, smooth gates, importance weights."""
+
+    def test_dual_clip_bounds_the_loss_of_a_bad_completion(self):
+        """Ye et al.: for A < 0 the loss is at most -c A, and its gradient ends there."""
+        new = OLD + spread([0.0] * 3, [2.0, 0.1, 1.2, 0.0, -0.1], NAN)
+        new.requires_grad_()
+        plain = policy.clipped_surrogate(new, OLD, ADVANTAGES, LEARN)
+        dual = policy.clipped_surrogate(new, OLD, ADVANTAGES, LEARN, most=3.0)
+        assert plain.values[1].max().item() == pytest.approx(float(torch.tensor(2.0).exp()))
+        expected = plain.values.clamp(max=3.0)
+        torch.testing.assert_close(dual.values, expected)
+        dual.values.sum().backward()
+        assert new.grad[1].tolist()[1] == new.grad[1].tolist()[3] == 0.0
+        assert dual.clipped_high.nonzero().tolist() == [[1, 1], [1, 3]]
+        with pytest.raises(ConfigError, match="above 1 \\+ high"):
+            policy.clipped_surrogate(new, OLD, ADVANTAGES, LEARN, most=1.1)
+
+    def test_gspo_token_by_token_is_gspo_where_advantages_are_a_completions(self):
+        found = {}
+        for level in ("sequence_mean", "sequence_mean_token"):
+            new = NEW.clone().requires_grad_()
+            terms = policy.clipped_surrogate(new, OLD, ADVANTAGES, LEARN, level=level)
+            loss = masked.reduce(terms.values, LEARN, "sequence")
+            loss.backward()
+            found[level] = loss.item(), new.grad
+        one, other = found.values()
+        assert one[0] == pytest.approx(other[0], abs=1e-12)
+        torch.testing.assert_close(one[1], other[1])
+        assert one[0] == pytest.approx(-0.011922, abs=1e-6)
+
+    def test_gspo_token_gives_each_token_its_own_advantage(self):
+        advantages = spread([1.0, 2.0, -1.0], [0.0, 1.0, 0.0, 0.0, 0.0])
+        new = NEW.clone().requires_grad_()
+        terms = policy.clipped_surrogate(
+            new, OLD, advantages, LEARN, None, None, "sequence_mean_token"
+        )
+        masked.reduce(terms.values, LEARN, "sequence").backward()
+        s = terms.ratio[0, 1].item()
+        assert new.grad[0, 1:4].tolist() == pytest.approx([-s / 6, -2 * s / 6, s / 6])
+
+    def test_the_plain_gradient_knows_no_ratio(self):
+        new = NEW.clone().requires_grad_()
+        terms = policy.plain_gradient(new, OLD, ADVANTAGES, LEARN)
+        terms.values.sum().backward()
+        torch.testing.assert_close(new.grad, torch.where(LEARN, -ADVANTAGES, 0.0))
+        torch.testing.assert_close(terms.ratio[LEARN], (NEW - OLD)[LEARN].exp())
+
+    @pytest.mark.parametrize("form", [policy.soft_gate, policy.gamma_weight])
+    def test_at_ratio_one_a_gate_is_the_plain_gradient(self, form):
+        new = OLD.clone().requires_grad_()
+        form(new, OLD, ADVANTAGES, LEARN).values.sum().backward()
+        torch.testing.assert_close(new.grad, torch.where(LEARN, -ADVANTAGES, 0.0))
+
+    @pytest.mark.parametrize("level", ["token", "sequence", "sequence_mean"])
+    def test_the_soft_gate_passes_finite_differences(self, level):
+        def run(logprobs):
+            return policy.soft_gate(logprobs, OLD, ADVANTAGES, LEARN, level).values
+
+        assert torch.autograd.gradcheck(run, torch.nan_to_num(NEW).requires_grad_())
+
+    def test_gamma_weights_follow_their_formula_and_stay_finite(self):
+        new = NEW.clone().requires_grad_()
+        policy.gamma_weight(new, OLD, ADVANTAGES, LEARN).values.sum().backward()
+        w = torch.where(LEARN, NEW - OLD, 0.0).sum(1).exp()
+        up = torch.exp(3 + 2 * w[0].log() - 3 * w[0])
+        down = torch.exp(2 + 3 * w[1].log() - 2 * w[1])
+        assert new.grad[0, 1].item() == pytest.approx(-up.item())
+        assert new.grad[1, 1].item() == pytest.approx(down.item())
+        for shift in (-400.0, 400.0):
+            far = (NEW + shift).requires_grad_()
+            policy.gamma_weight(far, OLD, ADVANTAGES, LEARN).values.sum().backward()
+            assert bool(torch.isfinite(far.grad).all())
+
+    def test_importance_weights_are_truncated_or_masked(self):
+        own, sampled = NEW, OLD  # ratios 1.49 .74 1 | .82 1.82 .67 .95 1.11; 1.11 and 1.05 whole
+        ratio = (own - sampled)[LEARN].exp()
+        token = importance_weights(own, sampled, LEARN, "token", "truncate", 1.3)
+        torch.testing.assert_close(token[LEARN], ratio.clamp(max=1.3))
+        assert bool((token[~LEARN] == 1).all())
+        masks = importance_weights(own, sampled, LEARN, "token", "mask", 1.3)
+        inside = (ratio <= 1.3) & (ratio >= 1 / 1.3)
+        torch.testing.assert_close(masks[LEARN], ratio * inside)
+        assert int(inside.sum()) == 4
+        whole = importance_weights(own, sampled, LEARN, "sequence", "truncate", 1.1)
+        assert whole[0, 1:4].tolist() == pytest.approx([1.1] * 3)
+        assert whole[1, 1:].tolist() == pytest.approx([1.051271] * 5, abs=1e-6)
+        gone = importance_weights(own, sampled, LEARN, "sequence", "mask", 1.1)
+        assert gone[0, 1:4].tolist() == [0.0] * 3
+        for bad in ({"cap": 1.0}, {"how": "both"}, {"level": "row"}):
+            options = {"level": "token", "how": "mask", "cap": 2.0} | bad
+            with pytest.raises(ConfigError, match="expected"):
+                importance_weights(own, sampled, LEARN, **options)
+
+    def test_truncation_trades_bias_for_variance_as_it_should(self):
+        """Three arms, sampler q, learner p: E_q[w r] is E_p[r] with the whole weight; truncated
+        it is sum q min(p / q, cap) r exactly, and its variance is smaller."""
+        p = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
+        q = torch.tensor([0.1, 0.3, 0.6], dtype=torch.float64)
+        r = torch.tensor([1.0, -1.0, 0.5], dtype=torch.float64)
+        learn = torch.tensor([[False, True]]).expand(3, 2)
+
+        def row(values):
+            return torch.stack([torch.zeros(3, dtype=torch.float64), values.log()], 1)
+
+        def moments(cap):
+            w = importance_weights(row(p), row(q), learn, "token", "truncate", cap)[:, 1]
+            mean = (q * w * r).sum()
+            return mean.item(), ((q * (w * r) ** 2).sum() - mean**2).item()
+
+        whole, cut = moments(100.0), moments(2.0)
+        assert whole[0] == pytest.approx((p * r).sum().item())
+        assert cut[0] == pytest.approx((q * (p / q).clamp(max=2.0) * r).sum().item())
+        assert cut[1] < whole[1]

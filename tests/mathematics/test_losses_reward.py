@@ -160,3 +160,52 @@ def test_inputs_that_do_not_fit_are_refused():
         reward.bradley_terry(one, one, label_smoothing=0.5)
     with pytest.raises(DataError, match="expected"):
         reward.best_of_k(two, torch.tensor([0]))
+
+
+def test_attributes_that_are_not_known_enter_nothing():
+    """Mean over the known ones; a row without any gives 0 and no gradient."""
+    scores = torch.tensor([[1.0, 2.0, 3.0], [0.5, 0.0, 1.0], [9.0, 9.0, 9.0]]).double()
+    scores.requires_grad_()
+    none = math.nan
+    targets = torch.tensor([[0.0, none, 1.0], [none, 2.0, none], [none, none, none]]).double()
+    found = reward.attribute_regression(scores, targets)
+    torch.testing.assert_close(found.detach(), vector((1 + 4) / 2, 4.0, 0.0))
+    found.sum().backward()
+    expected = torch.tensor([[1.0, 0.0, 2.0], [0.0, -4.0, 0.0], [0.0, 0.0, 0.0]]).double()
+    torch.testing.assert_close(scores.grad, expected)
+    one = reward.attribute_regression(scores[:, :1].detach(), targets[:1, :1].expand(3, 1))
+    torch.testing.assert_close(
+        one, reward.regression(scores[:, 0].detach(), torch.zeros(3).double())
+    )
+
+
+def test_steps_are_judged_at_their_ends_only():
+    """The two-class softmax of a token classifier is the same as the sigmoid of the difference."""
+    logits = torch.tensor([[0.3, -1.2, 5.0], [2.0, 0.0, 0.7]]).double()
+    labels = torch.tensor([[1.0, 0.0, math.nan], [math.nan, 1.0, 0.25]]).double()
+    learn = ~labels.isnan()
+    found = reward.step_correctness(logits, labels, learn)
+    two = torch.stack([-logits / 2, logits / 2], -1)[learn]
+    hard = torch.stack([1 - labels, labels], -1)[learn]
+    expected = torch.nn.functional.cross_entropy(two, hard, reduction="none")
+    torch.testing.assert_close(found[learn], expected)
+    assert not found[~learn].any()
+    point = torch.randn(2, 3, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: reward.step_correctness(x, labels, learn), (point,))
+
+
+def test_the_mean_of_a_group_is_over_its_own_values():
+    found = reward.group_mean(vector(1, 2, 3, 10), torch.tensor([0, 2, 0, 2]), 4)
+    assert found.tolist() == [2, 0, 6, 0]
+
+
+def test_numbers_that_are_no_labels_are_refused():
+    with pytest.raises(DataError, match="infinite"):
+        reward.attribute_regression(torch.zeros(1, 1), torch.full((1, 1), math.inf))
+    with pytest.raises(DataError, match=r"\[B, K\]"):
+        reward.attribute_regression(torch.zeros(1, 2), torch.zeros(1, 1))
+    on = torch.ones(1, 1, dtype=torch.bool)
+    with pytest.raises(DataError, match="outside"):
+        reward.step_correctness(torch.zeros(1, 1), torch.full((1, 1), 1.5), on)
+    with pytest.raises(DataError, match="outside"):
+        reward.step_correctness(torch.zeros(1, 1), torch.full((1, 1), math.nan), on)

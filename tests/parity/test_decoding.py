@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from tests.small import POLICY, raw_prompts, renderer, sharpened, small
+from tests.small import POLICY, possible, raw_prompts, renderer, shaken, sharpened, small
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from heed.engines.local import LocalEngine
@@ -18,7 +20,7 @@ LENGTHS = [30, 2, 17, 17, 17, 41, 8, 2, 25, 33, 5]
 class EarlyEnd:
     """The shared renderer, with so many end tokens that rows end at different times."""
 
-    end_ids = tuple(range(0, 60))
+    end_ids = tuple(range(0, 100))
 
     def prompt_tokens(self, prompt: Prompt) -> list[int]:
         tokens = renderer().prompt_tokens(prompt)
@@ -57,8 +59,8 @@ def windowed(architecture: str) -> PreTrainedModel:
     return sharpened(AutoModelForCausalLM.from_config(config).eval(), 3.0)
 
 
-def check(model: PreTrainedModel, max_rows: int) -> None:
-    engine = LocalEngine(model, EarlyEnd(), policy=POLICY, max_rows=max_rows)
+def check(model: PreTrainedModel, max_rows: int, path: Any = "torch") -> None:
+    engine = LocalEngine(model, EarlyEnd(), policy=POLICY, max_rows=max_rows, path=possible(path))
     found = engine.generate(prompts(), Sampling(temperature=0, max_tokens=MAX_TOKENS))
     finishes = set()
     for prompt, group in zip(prompts(), found, strict=True):
@@ -75,6 +77,14 @@ def check(model: PreTrainedModel, max_rows: int) -> None:
 @pytest.mark.parametrize("max_rows", [3, 64])
 def test_greedy_tokens_are_those_of_generate(architecture: str, max_rows: int) -> None:
     check(small(architecture), max_rows)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral", "gpt2"])
+@pytest.mark.parametrize("max_rows", [3, 64])
+def test_greedy_tokens_of_the_native_loop_are_those_of_generate(
+    architecture: str, max_rows: int
+) -> None:
+    check(shaken(architecture), max_rows, "native")
 
 
 @pytest.mark.parametrize("architecture", ["mistral", "gemma2", "qwen3"])

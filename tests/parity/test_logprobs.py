@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import torch
-from tests.small import POLICY, raw_prompts, renderer, small
+from tests.small import PATHS, POLICY, possible, raw_prompts, renderer, shaken, small
 
 from heed.data.batch import collate, stream_of
 from heed.engines.local import LocalEngine
@@ -27,14 +29,20 @@ def recomputed(
     return said[batch.learn], found[batch.learn]
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize(
+    ("path", "architecture"),
+    [
+        *(("torch", name) for name in ("llama", "gpt2", "gemma2")),
+        *(("native", name) for name in ("llama", "qwen2", "qwen3", "mistral", "gpt2")),
+    ],
+)
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 1.6])
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (5, 1.0), (0, 0.8), (12, 0.6), (1, 1.0)])
 def test_engine_and_head_agree(
-    architecture: str, temperature: float, top_k: int, top_p: float
+    path: Any, architecture: str, temperature: float, top_k: int, top_p: float
 ) -> None:
-    model = small(architecture, 3.0)
-    engine = LocalEngine(model, renderer(), policy=POLICY, max_rows=5)
+    model = shaken(architecture)
+    engine = LocalEngine(model, renderer(), policy=POLICY, max_rows=5, path=possible(path))
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, max_tokens=12, n=3)
     groups = engine.generate(PROMPTS, sampling)
     for group in groups:
@@ -50,19 +58,33 @@ def test_engine_and_head_agree(
         assert said.std() > 0.05
 
 
-def test_greedy_logprobs_are_those_of_the_plain_softmax() -> None:
+@pytest.mark.parametrize("path", PATHS)
+def test_greedy_logprobs_are_those_of_the_plain_softmax(path: Any) -> None:
     model = small("llama", 3.0)
-    engine = LocalEngine(model, renderer(), policy=POLICY)
+    engine = LocalEngine(model, renderer(), policy=POLICY, path=possible(path))
     groups = engine.generate(PROMPTS, Sampling(temperature=0, top_k=3, top_p=0.5, max_tokens=12))
     assert all(c.kept is None for group in groups for c in group)
     said, found = recomputed(PolicyHead(model), groups, PROMPTS, 1.0)
     assert (said - found).abs().max() < 1e-5
 
 
-def test_bf16_weights_agree_to_rounding() -> None:
+@pytest.mark.parametrize("path", PATHS)
+def test_bf16_weights_agree_to_rounding(path: Any) -> None:
     model = small("llama", 3.0).to(torch.bfloat16)
-    engine = LocalEngine(model, renderer(), policy=POLICY, max_rows=5)
+    engine = LocalEngine(model, renderer(), policy=POLICY, max_rows=5, path=possible(path))
     groups = engine.generate(PROMPTS, Sampling(max_tokens=12, n=3))
     said, found = recomputed(PolicyHead(model), groups, PROMPTS, 1.0)
     assert (said - found).abs().mean() < 0.03
     assert (said - found).abs().max() < 0.3
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral", "gpt2"])
+def test_the_native_loop_rounds_nothing_but_the_weights_to_bf16(architecture: str) -> None:
+    """Its sums are fp32: the same weights in an fp32 model give the same log-probabilities."""
+    model = shaken(architecture).to(torch.bfloat16)
+    engine = LocalEngine(
+        model, renderer(), policy=POLICY, max_rows=5, path=cast(Any, possible("native"))
+    )
+    groups = engine.generate(PROMPTS, Sampling(max_tokens=12, n=3))
+    said, found = recomputed(PolicyHead(model.float()), groups, PROMPTS, 1.0)
+    assert (said - found).abs().max() < 1e-5

@@ -27,6 +27,7 @@ from heed.losses import policy, reward
 from heed.losses.likelihood import nll
 from heed.models.heads import PolicyHead, RewardHead, ValueHead
 from heed.models.load import load_causal, load_tokenizer
+from heed.models.step_head import StepHead
 from heed.records import Demonstration, Message, Prompt
 
 FOLDER = Path(__file__).parent / "fixtures" / "trl"
@@ -189,6 +190,22 @@ class TestRows:
             rows.add((tuple(made.tokens), tuple(bool(x) for x in made.learn)))
         assert rows == expected
 
+    def test_steps(self) -> None:
+        """The same tokens as TRL, and the same places where steps are judged."""
+        found, facts = recording("prm")
+        renderer = Renderer(load_tokenizer(FOLDER / "tokenizer"))
+        expected = set()
+        for ids, labels, attend in zip(
+            found["input_ids"], found["labels"], found["attention_mask"].bool(), strict=True
+        ):
+            expected.add((tuple(ids[attend].tolist()), tuple((labels[attend] != -100).tolist())))
+        rows = set()
+        for row in facts["rows"]:
+            prompt = Prompt.make(row["prompt"], raw=True)
+            made = renderer.steps_row(prompt, row["completions"], facts["step_separator"])
+            rows.add((tuple(made.tokens), tuple(bool(x) for x in made.learn)))
+        assert rows == expected
+
     def test_items_of_pairs(self) -> None:
         found, facts = recording("reward")
         renderer = Renderer(load_tokenizer(FOLDER / "tokenizer"))
@@ -242,6 +259,26 @@ class TestModels:
         agree(head.score.weight.grad, found[f"{case}:grad:score.weight"])
         agree(head.backbone.norm.weight.grad, found[f"{case}:grad:model.norm.weight"])
         agree(grad_norm(head), found[f"{case}:grad_norm"])
+
+    def test_process_reward_model_loss(self) -> None:
+        """The two-class softmax at each step's end is the sigmoid of one log-odds."""
+        found, _ = recording("prm")
+        attend, labels = found["attention_mask"].bool(), found["labels"]
+        learn = labels != -100
+        batch = token_batch(found["input_ids"], attend, learn)
+        head = StepHead.load(FOLDER / "steps")
+        values = head.outputs(batch)["values"]
+        odds = (found["logits"][..., 1] - found["logits"][..., 0]) * learn
+        agree(values, odds)
+        loss = masked.reduce(
+            reward.step_correctness(values, labels.double(), learn), learn, "token"
+        )
+        loss.backward()
+        agree(loss, found["loss"])
+        # The difference of two rows moves each by as much: d/dw = d/dw_1 = -d/dw_0.
+        agree(head.score.weight.grad[0], found["grad:score.weight"][1])
+        agree(head.score.weight.grad[0], -found["grad:score.weight"][0])
+        agree(head.backbone.norm.weight.grad, found["grad:model.norm.weight"])
 
     @pytest.mark.parametrize("case", PPO_CASES)
     def test_ppo_from_tokens_to_gradients(self, case: str) -> None:

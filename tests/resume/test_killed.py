@@ -17,7 +17,14 @@ from heed.runs.run import Run
 CASES: dict[str, Callable[[Tiny], tuple[str, Any, dict[str, Any]]]] = {
     "sft": lambda tiny: ("sft", tiny.sft_config, {}),
     "reward": lambda tiny: ("reward", tiny.reward_config, {}),
+    "preference": lambda tiny: ("preference", tiny.preference_config, {}),
+    "unpaired": lambda tiny: ("unpaired", tiny.unpaired_config, {"loss_type": "bco"}),
     "ppo": lambda tiny: ("ppo", tiny.ppo_config, {"kl_target": 0.5, "kl_gain": 0.1}),
+    "online dapo": lambda tiny: (
+        "online",
+        tiny.online_config,
+        {"preset": "dapo", "reward_funcs": ["tests.unit.algorithms.rewards:rare"]},
+    ),
     "ppo shared": lambda tiny: ("ppo", tiny.ppo_config, {"value_init": "shared"}),
 }
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.labelled import prm_config, rankings, ratings, reward_config, steps
 from tests.resume.same import fingerprint, resumed_from, stopped_at
 from tests.tiny import Tiny, run_stage
 
@@ -23,6 +25,28 @@ def _with_lora(path: Path) -> dict[str, Any]:
     return {"path": str(path), "lora": LORA}
 
 
+def _labelled(tiny: Tiny, made: Callable[[Path, Path], Path]) -> Make:
+    """A reward model on labels of another kind, which are made once."""
+    return partial(reward_config, tiny, data=_made(tiny, made))
+
+
+def _made(tiny: Tiny, made: Callable[[Path, Path], Path]) -> Path:
+    file = tiny.folder / f"{made.__name__}.jsonl"
+    return file if file.exists() else made(tiny.world, file)
+
+
+def few_steps(world: Path, path: Path) -> Path:
+    return steps(world, path, num_prompts=24)
+
+
+def tied_rankings(world: Path, path: Path) -> Path:
+    return rankings(world, path, step=1.0)
+
+
+def few_ratings(world: Path, path: Path) -> Path:
+    return ratings(world, path, num_prompts=24)
+
+
 CASES: dict[str, Callable[[Tiny], tuple[Make, dict[str, Any]]]] = {
     "sft": lambda tiny: (tiny.sft_config, {}),
     "sft with adapters": lambda tiny: (
@@ -33,6 +57,36 @@ CASES: dict[str, Callable[[Tiny], tuple[Make, dict[str, Any]]]] = {
     "reward with adapters": lambda tiny: (
         tiny.reward_config,
         {"model": _with_lora(tiny.policy), "label_smoothing": 0.1},
+    ),
+    "preference": lambda tiny: (
+        tiny.preference_config,
+        {"loss_type": ("sigmoid", "aot_unpaired", "sft"), "harden_labels": True},
+    ),
+    "preference with a moving reference": lambda tiny: (
+        tiny.preference_config,
+        {"sync_ref_model": True, "ref_model_sync_steps": 2, "use_weighting": True},
+    ),
+    "preference with adapters": lambda tiny: (
+        tiny.preference_config,
+        {"model": _with_lora(tiny.policy), "loss_type": "tdpo2"},
+    ),
+    "kto": lambda tiny: (tiny.unpaired_config, {"batch_size": 40}),
+    "bco": lambda tiny: (tiny.unpaired_config, {"batch_size": 40, "loss_type": "bco"}),
+    "reward with Davidson's ties": lambda tiny: (
+        partial(_labelled(tiny, tied_rankings), loss_type="k_wise"),
+        {"ties": "davidson"},
+    ),
+    "reward from rankings": lambda tiny: (
+        partial(_labelled(tiny, tied_rankings), loss_type="plackett_luce"),
+        {"ties": "davidson", "center_rewards_coefficient": 0.01},
+    ),
+    "reward from numbers": lambda tiny: (
+        partial(_labelled(tiny, few_ratings), loss_type="regression"),
+        {"attributes": ["facts", "courtesy"], "attribute_weights": [2.0, 0.5]},
+    ),
+    "prm": lambda tiny: (
+        partial(prm_config, tiny, data=_made(tiny, few_steps)),
+        {"model": _with_lora(tiny.policy)},
     ),
     "ppo with a value model": lambda tiny: (tiny.ppo_config, {"whiten_rewards": True}),
     "ppo with a shared value head": lambda tiny: (tiny.ppo_config, {"value_init": "shared"}),
@@ -52,10 +106,36 @@ CASES: dict[str, Callable[[Tiny], tuple[Make, dict[str, Any]]]] = {
         tiny.ppo_config,
         {"sampling": {"max_tokens": 6, "top_p": 0.8, "top_k": 50, "temperature": 0.7}},
     ),
+    "online grpo": lambda tiny: (tiny.online_config, {"preset": "grpo"}),
+    "online reinforce++ with truncated sampling": lambda tiny: (
+        tiny.online_config,
+        {
+            "preset": "reinforce++",
+            "sampling": {"max_tokens": 6, "top_p": 0.8, "temperature": 0.7},
+            "importance_sampling": "token_mask",
+        },
+    ),
+    "online dapo": lambda tiny: (
+        tiny.online_config,
+        {
+            "preset": "dapo",
+            "reward_funcs": ["tests.unit.algorithms.rewards:rare"],
+            "kl_target": 0.5,
+            "kl_gain": 0.1,
+        },
+    ),
+    "online remax": lambda tiny: (tiny.online_config, {"preset": "remax"}),
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = ("preference with adapters", "kto")
+"""Of these the default suite has a case that shares their code."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES],
+)
 def test_the_end_is_the_same(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
@@ -64,8 +144,9 @@ def test_the_end_is_the_same(
     whole, cut = tmp_path / "whole" / "run", tmp_path / "cut" / "run"
     run_stage(make(whole, **changes))
     with resumed_from(monkeypatch) as steps:
-        # A PPO update of these has 4 steps, and 4 more where there is a value model.
-        with stopped_at(monkeypatch, LocalLearner, "step", 14 if case.startswith("ppo") else 6):
+        # An online update of these has 4 steps, and 4 more where there is a value model.
+        online = case.startswith(("ppo", "online"))
+        with stopped_at(monkeypatch, LocalLearner, "step", 14 if online else 6):
             run_stage(make(cut, run=NOW, **changes))
         with stopped_at(monkeypatch, Checkpoints, "maybe_write", 2):
             run_stage(make(cut, run=NOW | {"resume": True}, **changes))
@@ -76,7 +157,13 @@ def test_the_end_is_the_same(
 
 def test_another_seed_ends_elsewhere(tiny: Tiny, tmp_path: Path) -> None:
     """The comparison above can fail."""
-    for make in (tiny.sft_config, tiny.reward_config, tiny.ppo_config):
+    for make in (
+        tiny.sft_config,
+        tiny.reward_config,
+        tiny.ppo_config,
+        tiny.preference_config,
+        tiny.unpaired_config,
+    ):
         one, other = tmp_path / make.__name__ / "1", tmp_path / make.__name__ / "2"
         run_stage(make(one))
         run_stage(make(other, run={"seed": 2}))

@@ -1,189 +1,21 @@
 """Proximal policy optimisation on the user's models, prompts and scorers.
 
-The loop itself, with its formulas, is `heed.algorithms.online`; here its parts are made.
+The loop itself, with its formulas, is `heed.algorithms.online`; PPO's choice in each column is
+`PPOConfig.method`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
-
-from heed import kl
-from heed.algorithms import online, rollouts
+from heed.algorithms.online_run import run_online
 from heed.algorithms.ppo_config import PPOConfig
-from heed.algorithms.watch import Watch
-from heed.data.batch import Row, TokenBatch
-from heed.data.datasets import load_texts, split_by_prompt
-from heed.data.render import Renderer
-from heed.data.report import settle
-from heed.data.rows import supervised_rows
-from heed.engines.local import LocalEngine
-from heed.engines.policy import load_fitting_prompts
-from heed.errors import ConfigError
-from heed.feedback.base import Scorer
-from heed.feedback.resolve import load_scorer, load_scorers
-from heed.feedback.reward_model import RewardModelScorer
-from heed.ids import stream_seed
-from heed.learners.base import Evaluator
-from heed.learners.local import LocalLearner
-from heed.learners.reference import AdapterReference
-from heed.models.adapters import add_lora, merge_and_save
-from heed.models.heads import PolicyHead, SharedHead, ValueHead
-from heed.models.load import load_causal, load_tokenizer, same_tokens
-from heed.records import PolicyRef, Prompt
 from heed.runs.run import Run
 from heed.runs.sinks import Sink
-from heed.settings import DataSettings
 
 __all__ = ["PPOConfig", "run"]
 
 
 def run(config: PPOConfig, sinks: Sequence[Sink] = ()) -> Run:
-    """Optimise, and leave the policy in `RUN/model`.
-
-    Raises:
-        DataError: the prompts are not usable.
-        FeedbackError: too many completions have no score.
-        LearnerError: a loss is not finite.
-    """
-    inputs = {"model": config.model.path, "data": config.data.path}
-    inputs |= {f"reward {i}": word for i, word in enumerate(config.reward_funcs)}
-    with Run.start(config.run, "ppo", config, inputs, sinks) as run:
-        tokenizer = load_tokenizer(config.model)
-        renderer = Renderer(tokenizer)
-        loaded = load_causal(config.model)
-        causal: nn.Module = loaded
-        if config.model.lora:
-            causal = add_lora(loaded, config.model.lora, seed=config.run.seed)
-        parts = make_parts(config, run, causal, renderer)
-        online.optimise(config, run, parts)
-        parts.policy.widen()
-        merge_and_save(run.path("model"), causal, tokenizer)
-        run.finish({"model": run.path("model")}, facts={"title": config.title})
-    return run
-
-
-def make_parts(config: PPOConfig, run: Run, causal: nn.Module, renderer: Renderer) -> online.Parts:
-    """Make what the loop is composed of."""
-    scorer = load_scorers(config.reward_funcs, config.reward_weights, device=config.learner.device)
-    engine = LocalEngine(
-        causal,
-        renderer,
-        policy=PolicyRef(run=run.folder.name, step=0),
-        max_rows=config.engine.max_rows,
-    )
-    prompts, watched, texts = load_data(config, run, engine)
-    steps = config.num_updates * config.steps_per_update
-    shared = config.value_init == "shared"
-    head = SharedHead(causal) if shared else PolicyHead(causal)
-    policy = LocalLearner(head, config.optim, steps, config.learner, bad_batch=run.path("bad"))
-    reference = _reference(config, causal, policy)
-    ending = rollouts.Ending(config.truncate_after, config.truncate_min_tokens)
-    watch = Watch(
-        run=run,
-        engine=engine,
-        reference=reference,
-        renderer=renderer,
-        prompts=watched,
-        sampling=config.sampling.model_copy(
-            update={"n": 1, "seed": stream_seed(config.run.seed, "watch")}
-        ),
-        proxy=scorer,
-        gold=load_scorer(config.gold, device=config.learner.device) if config.gold else None,
-        num_samples=config.num_samples,
-        max_failed_frac=config.max_failed_frac,
-        ending=ending,
-    )
-    return online.Parts(
-        engine=engine,
-        policy=policy,
-        value=None if shared else _value(config, run, causal, renderer, scorer, steps),
-        reference=reference,
-        scorer=scorer,
-        renderer=renderer,
-        prompts=prompts,
-        ptx_rows=texts,
-        watch=watch,
-        ending=ending,
-        exact_kl=exact_kl(policy, reference),
-    )
-
-
-def load_data(
-    config: PPOConfig, run: Run, engine: LocalEngine
-) -> tuple[list[Prompt], list[Prompt], list[Row]]:
-    """Prompts to train on, prompts to watch, and rows of pretraining text; reported and checked."""
-    max_tokens = config.sampling.max_tokens
-    prompts, report = load_fitting_prompts(config.data, engine, max_tokens)
-    reports = [report]
-    if config.eval_prompts:
-        watched, other = load_fitting_prompts(config.eval_prompts, engine, max_tokens)
-        reports.append(other)
-    else:
-        frac = min(0.5, config.num_eval_prompts / max(1, len(prompts)))
-        prompts, watched = split_by_prompt(prompts, frac, config.run.seed)
-    rows: list[Row] = []
-    if config.ptx_data:
-        texts, other = load_texts(config.ptx_data)
-        length = config.ptx_data.max_length
-        rows = supervised_rows(texts, engine.renderer, other, max_length=length)
-        reports.append(other)
-    limits = [settings.max_loss_frac for settings in _sources(config)]
-    settle(run, list(zip(reports, limits, strict=True)))
-    # A single prompt is trained on and watched.
-    return prompts, (watched or prompts)[: config.num_eval_prompts], rows
-
-
-def _sources(config: PPOConfig) -> list[DataSettings]:
-    return [s for s in (config.data, config.eval_prompts, config.ptx_data) if s is not None]
-
-
-def _reference(config: PPOConfig, causal: nn.Module, policy: LocalLearner) -> Evaluator:
-    """The frozen policy of the KL penalty: a copy, or the same weights without adapters."""
-    if config.reference is None and config.model.lora:
-        return AdapterReference(policy, causal)
-    return LocalLearner.frozen(
-        PolicyHead(load_causal(config.reference or config.model)), config.learner
-    )
-
-
-def _value(
-    config: PPOConfig,
-    run: Run,
-    causal: nn.Module,
-    renderer: Renderer,
-    scorer: Scorer,
-    steps: int,
-) -> LocalLearner:
-    """The separate value model, from the reward model where it reads the policy's tokens."""
-    readable = isinstance(scorer, RewardModelScorer) and same_tokens(
-        scorer.renderer.tokenizer, renderer.tokenizer
-    )
-    if config.value_init == "reward" and not readable:
-        raise ConfigError(
-            "value_init is 'reward', and the score is not that of one reward model with the "
-            "policy's tokenizer, so its weights cannot read the policy's tokens; set value_init "
-            "to 'policy' or 'auto'"
-        )
-    if readable and config.value_init in ("reward", "auto"):
-        assert isinstance(scorer, RewardModelScorer)
-        head = ValueHead.from_reward(scorer.head)
-    else:
-        head = ValueHead.from_policy(causal)
-    optim = config.value_optim or config.optim
-    return LocalLearner(head, optim, steps, config.learner, bad_batch=run.path("bad"))
-
-
-def exact_kl(policy: LocalLearner, reference: Evaluator) -> Callable[[TokenBatch], Tensor]:
-    """Sequence KL(policy || reference) [B], summed over the whole vocabulary at each token."""
-
-    def measure(batch: TokenBatch) -> Tensor:
-        ours, theirs = policy.log_distribution(batch), reference.log_distribution(batch)
-        per_token = kl.exact(ours, theirs)
-        out = torch.zeros(batch.tokens.shape)
-        out[batch.learn] = per_token
-        return out.sum(1)
-
-    return measure
+    """Optimise, and leave the policy in `RUN/model`; raises as `run_online`."""
+    return run_online("ppo", config, sinks)

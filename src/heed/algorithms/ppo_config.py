@@ -4,89 +4,39 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from heed.records import Sampling
-from heed.settings import (
-    DataSettings,
-    EngineSettings,
-    LearnerSettings,
-    ModelSettings,
-    NoEffect,
-    OptimSettings,
-    RunSettings,
-    Settings,
-)
+from heed.algorithms.method import Method
+from heed.algorithms.online_settings import OnlineSettings
+from heed.settings import NoEffect, OptimSettings
 
 
-class PPOConfig(Settings):
+class PPOConfig(OnlineSettings):
     """Proximal policy optimisation of a policy against a score, with a KL penalty."""
 
-    run: RunSettings
-    model: ModelSettings
-    """The policy to start from; a frozen copy of it is the reference of the KL penalty."""
-    reference: ModelSettings | None = None
-    """Another reference than the policy's start."""
-    data: DataSettings
-    """Prompts."""
-    reward_funcs: tuple[str, ...] = Field(min_length=1)
-    """What is optimised: reward models (folder, run or hub id), Python callables
-    (`module:function` or `file.py:function`, with TRL's signature), or a world's run folder."""
-    reward_weights: tuple[float, ...] | None = None
-    """One weight for each of `reward_funcs`; 1 each by default."""
-    gold: str | None = None
-    """A scorer that is only measured and never optimised, in the same forms."""
-    max_failed_frac: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Stop where more than this share of an update's completions has no score."""
-
-    total_episodes: int = Field(default=8192, ge=1)
-    """Completions of the whole run."""
-    batch_size: int = Field(default=128, ge=1)
-    """Completions of one update."""
     num_generations: int = Field(default=1, ge=1)
     """Completions for each prompt of an update."""
     num_ppo_epochs: int = Field(default=4, ge=1)
     """Passes over an update's completions."""
-    num_mini_batches: int = Field(default=1, ge=1)
-    """Optimiser steps in one such pass."""
-    sampling: Sampling = Sampling()
-    """Temperature 1 and no truncation sample the policy as it is."""
 
     kl_coef: float = Field(ge=0.0)
     """Reward taken away per nat of KL to the reference; no default, because 0 against a learned
     reward is the recipe of over-optimisation."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     """Per-token estimator that enters the reward; only k1 has the KL-regularised optimum."""
-    kl_target: float | None = Field(default=None, gt=0.0)
-    """Nats per completion that an adaptive coefficient steers to; none keeps it fixed."""
-    kl_horizon: float | None = Field(default=None, gt=0.0)
-    """Adaptive gain as in lm-human-preferences: batch size / horizon (10,000 there)."""
-    kl_gain: float | None = Field(default=None, gt=0.0)
-    """Adaptive gain as in Ziegler's paper: 0.1 for each batch."""
-    exact_kl_rows: int = Field(default=32, ge=0)
-    """Completions of each update whose KL is also computed over the whole vocabulary."""
 
-    missing_eos_score: float | None = None
-    """Replaces the score of a completion that does not end (-1 in the sources)."""
-    missing_eos_penalty: float | None = Field(default=None, ge=0.0)
-    """Taken from the score of a completion that does not end (TRL)."""
-    truncate_after: str | None = None
-    """The scorer sees a completion only up to the first such text, Ziegler's period rule; one
-    without it counts as not ended."""
-    truncate_min_tokens: int = Field(default=0, ge=0)
-    """Tokens before which `truncate_after` does not count."""
     whiten_rewards: bool = False
     """Divide per-token rewards by their standard deviation, keeping the mean."""
     whiten_advantages: Literal["batch", "minibatch", "none"] = "batch"
     """Where advantages are whitened; minibatch in Ziegler's code, batch in TRL's."""
-    gamma: float = Field(default=1.0, ge=0.0, le=1.0)
-    """Discount per token."""
     lam: float = Field(default=0.95, ge=0.0, le=1.0)
     """Lambda of generalised advantage estimation."""
     cliprange: float = Field(default=0.2, gt=0.0)
     """The ratio is clipped to 1 - this and 1 + this."""
     cliprange_high: float | None = Field(default=None, gt=0.0)
     """Another bound above 1."""
+    delta: float | None = Field(default=None, gt=1.0)
+    """Dual clip: largest ratio that counts where the advantage is negative (3 in its source)."""
     cliprange_value: float = Field(default=0.2, gt=0.0)
     """The value may move this far from its rollout value before its loss is clipped."""
     vf_coef: float = Field(default=0.1, ge=0.0)
@@ -95,109 +45,55 @@ class PPOConfig(Settings):
     """The value model starts as a copy of the reward model (Stiennon), as a copy of the policy
     with a zero head, or is a zero head on the policy's own trunk (Ziegler). auto: the reward
     model if there is one that reads the policy's tokens, else the policy."""
-
-    ptx_data: DataSettings | None = None
-    """Text whose likelihood is raised along the way (InstructGPT's PPO-ptx)."""
-    ptx_coef: float = Field(default=27.8, ge=0.0)
-    """Weight of that likelihood, per token, beside the policy loss."""
-    ptx_batch_size: int = Field(default=32, ge=1)
-    """Rows of that text for each optimiser step."""
-
-    eval_prompts: DataSettings | None = None
-    """Prompts that are answered again and again to watch the run; by default some of `data`."""
-    num_eval_prompts: int = Field(default=64, ge=1)
-    """How many of them."""
-    eval_every: int = Field(default=10, ge=1)
-    """Updates between two looks."""
-    num_samples: int = Field(default=8, ge=0)
-    """Completions kept at each look for the report."""
-    keep_rollouts: bool = False
-    """Keep every update's completions and scores instead of those not yet in a checkpoint."""
-
-    optim: OptimSettings = OptimSettings(lr=3e-6, eps=1e-5)
     value_optim: OptimSettings | None = None
     """Optimiser of a separate value model; `optim` by default."""
-    learner: LearnerSettings = LearnerSettings()
-    engine: EngineSettings = EngineSettings()
     title: str = "PPO"
     """Name of the stage in the terminal and the report."""
 
-    @model_validator(mode="after")
-    def _check(self) -> PPOConfig:
-        if self.sampling.temperature == 0:
-            raise ValueError(
-                "sampling.temperature is 0 (greedy), which has no policy gradient; set it above 0"
-            )
-        if self.reward_weights and len(self.reward_weights) != len(self.reward_funcs):
-            raise ValueError(
-                f"there are {len(self.reward_weights)} reward_weights for "
-                f"{len(self.reward_funcs)} reward_funcs; give one for each"
-            )
-        if self.batch_size % self.num_generations:
-            raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of num_generations "
-                f"{self.num_generations}; an update holds whole groups"
-            )
-        if self.num_mini_batches > self.batch_size:
-            raise ValueError(
-                f"num_mini_batches {self.num_mini_batches} is more than batch_size "
-                f"{self.batch_size}; a minibatch holds at least one completion"
-            )
-        if self.missing_eos_score is not None and self.missing_eos_penalty is not None:
-            raise ValueError(
-                "missing_eos_score replaces and missing_eos_penalty subtracts; set one of them"
-            )
-        if self.kl_target is not None and (self.kl_horizon is None) == (self.kl_gain is None):
-            raise ValueError("an adaptive kl_target needs exactly one of kl_horizon and kl_gain")
-        if self.kl_target is not None and self.kl_coef == 0:
-            raise ValueError(
-                "kl_coef is 0, from where an adaptive coefficient (kl_target) never leaves; start "
-                "it above 0, such as 0.15 in lm-human-preferences"
-            )
-        return self
-
     def without_effect(self) -> tuple[NoEffect, ...]:
         """See `Settings.without_effect`."""
-        watched = self.eval_prompts is not None and self.eval_prompts.on_overlong == "truncate"
-        never_cut = "a prompt is never cut; one that is too long is dropped and counted"
         no_penalty = self.kl_coef == 0 and self.kl_target is None
         return (
-            NoEffect(True, ("sampling.n",), "num_generations is the number for each prompt"),
-            NoEffect(True, ("sampling.seed",), "samples follow run.seed"),
-            NoEffect(True, ("reference.lora",), "the reference is not trained"),
+            *super().without_effect(),
             NoEffect(no_penalty, ("kl_estimator",), "kl_coef is 0"),
-            NoEffect(
-                self.kl_target is None,
-                ("kl_horizon", "kl_gain"),
-                "without kl_target the coefficient stays as it is",
-            ),
-            NoEffect(
-                self.truncate_after is None, ("truncate_min_tokens",), "truncate_after is not set"
-            ),
             NoEffect(
                 self.value_init == "shared",
                 ("value_optim",),
                 "the value head is trained with the policy, by optim",
             ),
-            NoEffect(self.ptx_data is None, ("ptx_coef", "ptx_batch_size"), "there is no ptx_data"),
-            NoEffect(self.data.on_overlong == "truncate", ("data.on_overlong",), never_cut),
-            NoEffect(watched, ("eval_prompts.on_overlong",), never_cut),
-            NoEffect(
-                True, ("ptx_data.on_overlong",), "a long text becomes several rows, none is lost"
-            ),
         )
 
     @property
-    def num_prompts(self) -> int:
-        """Prompts of one update."""
-        return self.batch_size // self.num_generations
+    def method(self) -> Method:
+        """PPO's choice in each column."""
+        high = self.cliprange if self.cliprange_high is None else self.cliprange_high
+        return Method(
+            beta=self.kl_coef,
+            baseline="value",
+            credit="token",
+            whiten_advantages=self.whiten_advantages,
+            epsilon=self.cliprange,
+            epsilon_high=high,
+            delta=self.delta,
+            kl_estimator=self.kl_estimator,
+            gamma=self.gamma,
+            lam=self.lam,
+            whiten_rewards=self.whiten_rewards,
+            value_clip=self.cliprange_value,
+            vf_coef=self.vf_coef,
+        )
 
     @property
-    def num_updates(self) -> int:
-        """Updates of the run; the last one is full."""
-        return -(-self.total_episodes // self.batch_size)
+    def group_size(self) -> int:
+        """Completions for each prompt of an update."""
+        return self.num_generations
 
     @property
-    def steps_per_update(self) -> int:
-        """Optimiser steps of one update."""
-        return self.num_ppo_epochs * self.num_mini_batches
+    def num_epochs(self) -> int:
+        """Passes over an update's completions."""
+        return self.num_ppo_epochs
+
+    @property
+    def stage_title(self) -> str:
+        """Name of the stage in the terminal and the report."""
+        return self.title

@@ -63,7 +63,9 @@ class Experience:
         scores: [B] the scorer's values.
         ended: [B] bool, whether the completion ended as it should (`Ending`).
         parts: name -> [B] the scorer's parts by name, NaN-free; only parts known for all rows.
+        group: [B] int64, the place of each completion's prompt in the update.
         num_failed: completions left out because sampling or scoring failed.
+        greedy: the prompts' greedy completions, one a group, where the method asks for them.
     """
 
     completions: tuple[Completion, ...]
@@ -71,7 +73,9 @@ class Experience:
     scores: Tensor
     ended: Tensor
     parts: dict[str, Tensor]
+    group: Tensor
     num_failed: int
+    greedy: Experience | None = None
 
 
 def score_groups(
@@ -116,6 +120,7 @@ def collect(
     sampling: Sampling,
     renderer: Renderer,
     ending: Ending = AS_SAMPLED,
+    part: str = "",
 ) -> list[RolloutGroup]:
     """Sample and score one update's groups, or read them back if they were written before.
 
@@ -124,8 +129,11 @@ def collect(
     that is damaged is passed over with a warning.
 
     A prompt that stands in an update more than once gets other samples each time.
+
+    Args:
+        part: names what is sampled beside the update's first groups, in a file of its own.
     """
-    path = rollout_path(run, update)
+    path = rollout_path(run, update, part)
     if path.exists():
         groups, fault = _read_groups(path, prompts, sampling.n)
         if fault is None:
@@ -172,9 +180,9 @@ def _rounds(prompts: Sequence[Prompt]) -> list[list[int]]:
     return rounds
 
 
-def rollout_path(run: Run, update: int) -> Path:
+def rollout_path(run: Run, update: int, part: str = "") -> Path:
     """Where the groups of an update are kept."""
-    return run.path("rollouts", f"update-{update:08d}.jsonl")
+    return run.path("rollouts", f"update-{update:08d}{'-' if part else ''}{part}.jsonl")
 
 
 def drop_rollouts(run: Run, before: int) -> None:
@@ -196,16 +204,8 @@ def experience(
     Raises:
         FeedbackError: more than `max_failed_frac` of the completions failed.
     """
-    rollouts = [(g.prompt, r) for g in groups for r in g.rollouts]
-    whole = [(p, r) for p, r in rollouts if r.score.value is not None and r.completion.tokens]
-    failed = len(rollouts) - len(whole)
-    if failed > max_failed_frac * len(rollouts) or not whole:
-        reasons = [_reason(r.score, r.completion) for _, r in rollouts if r.score.value is None]
-        raise FeedbackError(
-            f"{failed} of {len(rollouts)} completions have no score, more than the allowed share "
-            f"{max_failed_frac:g}. First reason: {reasons[0] if reasons else 'empty completion'}. "
-            "Mend the scorer, or raise max_failed_frac."
-        )
+    found, failed = usable(groups, max_failed_frac)
+    whole = [(prompt, rollout) for _, prompt, rollout in found]
     batch = collate(
         [renderer.completion_row(p, r.completion) for p, r in whole],
         pad_id=renderer.pad_id,
@@ -224,8 +224,30 @@ def experience(
         scores=torch.tensor([float(r.score.value or 0.0) for _, r in whole]),
         ended=torch.tensor([ending.cut(r.completion, renderer) is not None for _, r in whole]),
         parts=parts,
+        group=torch.tensor([place for place, *_ in found]),
         num_failed=failed,
     )
+
+
+def usable(
+    groups: Sequence[RolloutGroup], max_failed_frac: float
+) -> tuple[list[tuple[int, Prompt, Rollout]], int]:
+    """Return the completions that have a score, with their group's place, and how many have none.
+
+    Raises:
+        FeedbackError: more than `max_failed_frac` of the completions failed.
+    """
+    rollouts = [(place, g.prompt, r) for place, g in enumerate(groups) for r in g.rollouts]
+    found = [row for row in rollouts if row[2].score.value is not None and row[2].completion.tokens]
+    failed = len(rollouts) - len(found)
+    if failed > max_failed_frac * len(rollouts) or not found:
+        reasons = [_reason(r.score, r.completion) for *_, r in rollouts if r.score.value is None]
+        raise FeedbackError(
+            f"{failed} of {len(rollouts)} completions have no score, more than the allowed share "
+            f"{max_failed_frac:g}. First reason: {reasons[0] if reasons else 'empty completion'}. "
+            "Mend the scorer, or raise max_failed_frac."
+        )
+    return found, failed
 
 
 def _sampled_logprobs(completion: Completion) -> list[float]:

@@ -17,8 +17,9 @@ from heed import kl
 from heed.data.batch import collate, stream_of
 from heed.data.exchange import write_rows
 from heed.data.report import settle
-from heed.engines.policy import OpenPolicy, load_fitting_prompts, open_policy
+from heed.engines.policy import OpenPolicy, load_fitting_prompts, note_path, open_policy
 from heed.feedback.base import Item, Scorer
+from heed.feedback.ensemble import sources_of
 from heed.feedback.resolve import load_scorer
 from heed.ids import stream_seed
 from heed.learners.local import LocalLearner
@@ -81,10 +82,12 @@ def run(config: EvaluateConfig, sinks: Sequence[Sink] = ()) -> Run:
         "model": config.model.path,
         "baseline": config.baseline.path,
         "data": config.data.path,
-        **{f"judge {name}": word for name, word in config.judges.items()},
+        **{f"judge {name}": sources_of(word) for name, word in config.judges.items()},
     }
     with Run.start(config.run, "evaluate", config, inputs, sinks) as run:
         policy, baseline = _open(config, config.model), _open(config, config.baseline)
+        note_path(run, policy.engine)
+        note_path(run, baseline.engine, "baseline")
         # Both answer the same prompts, so the shorter of the two decides.
         shorter = min(policy, baseline, key=lambda it: it.engine.max_length or math.inf)
         prompts, report = load_fitting_prompts(
@@ -121,7 +124,7 @@ def _open(config: EvaluateConfig, model: ModelSettings) -> OpenPolicy:
         model,
         device=config.learner.device,
         precision=config.learner.precision,
-        max_rows=config.engine.max_rows,
+        engine=config.engine,
     )
 
 

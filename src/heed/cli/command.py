@@ -27,7 +27,10 @@ COMMANDS = {
     "run": ("heed.cli.chain", "Run a pipeline of stages; what has not changed is not run again"),
     "resume": ("heed.cli.resume", "Go on with a run that was interrupted"),
     "report": ("heed.cli.report", "Write the page of a run"),
-    "data": ("heed.cli.data", "data inspect: show what a data set would teach, and what is lost"),
+    "data": (
+        "heed.cli.data",
+        "data inspect: show what a data set would teach; data convert: change its format",
+    ),
     "doctor": ("heed.cli.doctor", "Show what is installed, the device, and the defaults"),
 }
 """Commands that are not stages: name -> (module with `main(words, context)`, help)."""

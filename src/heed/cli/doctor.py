@@ -102,9 +102,24 @@ def defaults() -> Iterator[tuple[str, str]]:
         chosen = choose_precision("auto", device, parameters)
         short = {torch.bfloat16: "bf16", torch.float32: "fp32"}[chosen]
         yield f"learner.precision ({size})", f"{short} for a model of {size} parameters ({words})"
+    yield "engine.path", decoding(device.type)
     threads, cores = torch.get_num_threads(), usable_cores()
     hint = f"; set OMP_NUM_THREADS={max(int(cores), 1)}" if threads > cores else ""
     yield "torch threads", f"{threads}{hint}"
+
+
+def decoding(device: str) -> str:
+    """How completions are decoded, and why not by the native loop."""
+    from heed.engines.native.build import BuildError
+    from heed.engines.native.library import load_library
+
+    if device != "cpu":
+        return f"torch (the native loop runs on a CPU, and the model on {device})"
+    try:
+        lanes = load_library().heed_lanes()
+    except BuildError as error:
+        return f"torch, more slowly ({error})"
+    return f"native for plain Llama, Qwen, Mistral and GPT-2 models ({lanes} numbers at a time)"
 
 
 def usable_cores() -> float:

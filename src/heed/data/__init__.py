@@ -3,6 +3,7 @@
     exchange   files, run folders and hub data sets <-> rows (dicts)
     transcripts, columns, formats
                one row of columns -> one record
+    dialects   columns of other projects -> heed's own, and back
     judgements pairs and preferences of a run folder -> labelled pairs
     datasets   files -> records, with a report of what was dropped and why
     template, encoding, render

@@ -26,7 +26,14 @@ FILLED_BY = {
     "advantages": "heed.credit, from rewards",
     "returns": "heed.credit, from rewards and values",
     "old_values": "a forward pass of the value model before the first epoch",
+    "sampled_logprobs": "the engine, where the learner's own stand as behaviour_logprobs",
     "weights": "the stage that builds the batch",
+    "labels": "heed.algorithms.unpaired_rows.lay_out",
+    "baseline": "heed.algorithms.unpaired_rows.Baseline, over the whole batch",
+    "mean_tokens": "heed.algorithms.preference_loss.lay_out, from the whole batch",
+    "reference_at_rank": "heed.algorithms.preference_loss.with_whole_batch",
+    "rejected_at_rank": "heed.algorithms.preference_loss.with_whole_batch",
+    "chosen_at_rank": "heed.algorithms.preference_loss.with_whole_batch",
 }
 """The streams a batch may carry, and what fills each."""
 
@@ -115,6 +122,19 @@ class TokenBatch:
                 )
         return replace(self, streams={**self.streams, **streams})
 
+    def with_row_values(self, **values: Tensor) -> TokenBatch:
+        """Return the batch with streams that hold one value a row, each given as [B]."""
+        shape = self.tokens.shape
+        return self.with_streams(**{n: v.unsqueeze(1).expand(shape) for n, v in values.items()})
+
+    def row_values(self, name: str) -> Tensor:
+        """Return a stream of one value a row, [B].
+
+        Raises:
+            LearnerError: it is absent.
+        """
+        return self.stream(name)[:, 0]
+
     def select(self, index: Sequence[int] | Tensor) -> TokenBatch:
         """Return some rows, in the order given, cut to the longest of them.
 
@@ -161,6 +181,7 @@ class PairBatch:
         p: [B] float32 in 0..1, the probability that chosen is better.
         margin: [B] float32 or None, a margin by which chosen should lead.
         weights: [B] float32 or None.
+        tie: [B] float32 in 0..1 or None, the share of the labels that call it a tie.
     """
 
     chosen: TokenBatch
@@ -168,6 +189,7 @@ class PairBatch:
     p: Tensor
     margin: Tensor | None = None
     weights: Tensor | None = None
+    tie: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not len(self.chosen) == len(self.rejected) == len(self.p):
@@ -188,7 +210,86 @@ class PairBatch:
             self.p[at],
             None if self.margin is None else self.margin[at],
             None if self.weights is None else self.weights[at],
+            None if self.tie is None else self.tie[at],
         )
+
+
+@dataclass(frozen=True)
+class GroupBatch:
+    """Elements of several rows each, which are learned together and never parted.
+
+    An element is a prompt with its K completions, each row of which is evaluated once however many
+    comparisons it is in; or one completion with its numbers.
+
+    Args:
+        rows: N rows, those of an element side by side.
+        group: [N] int64 element of each row, from 0 to B - 1, ascending.
+        targets: [N, K] float32 ranks or numbers of each row, NaN where one is missing; or None.
+        edges: [M, 2] int64, the two rows of each comparison, or None.
+        labels: name -> [M] float32 of the comparisons (p, tie, margin).
+    """
+
+    rows: TokenBatch
+    group: Tensor
+    targets: Tensor | None = None
+    edges: Tensor | None = None
+    labels: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        num = len(self.rows)
+        whole = len(self.group) == num and num > 0 and int(self.group[0]) == 0
+        if not whole or not bool((self.group.diff() >= 0).all() & (self.group.diff() <= 1).all()):
+            raise DataError(
+                f"a group batch has {num} rows and the groups {self.group.tolist()[:20]}; give "
+                "each row the number of its element, ascending from 0 without a gap"
+            )
+
+    def __len__(self) -> int:
+        return int(self.group[-1]) + 1
+
+    @property
+    def sizes(self) -> Tensor:
+        """[B] rows of each element."""
+        return torch.bincount(self.group, minlength=len(self))
+
+    @property
+    def longest(self) -> Tensor:
+        """[B] tokens of each element's longest row."""
+        start = self.group.new_zeros(len(self))
+        return start.scatter_reduce(0, self.group, self.rows.lengths, "amax")
+
+    def select(self, index: Sequence[int]) -> GroupBatch:
+        """Return some elements whole, in the order given."""
+        rows = torch.cat([(self.group == i).nonzero().flatten() for i in index])
+        place = torch.full_like(self.group, -1)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        sizes = self.sizes[torch.as_tensor(index, device=rows.device)]
+        edges, labels = None, {}
+        if self.edges is not None:
+            moved = place[self.edges]
+            there = (moved >= 0).all(1)
+            edges = moved[there]
+            labels = {name: values[there] for name, values in self.labels.items()}
+        return GroupBatch(
+            self.rows.select(rows),
+            torch.arange(len(index), device=rows.device).repeat_interleave(sizes),
+            None if self.targets is None else self.targets[rows],
+            edges,
+            labels,
+        )
+
+    def to(self, device: torch.device | str) -> GroupBatch:
+        """Return the batch on a device."""
+        return GroupBatch(
+            self.rows.to(device),
+            self.group.to(device),
+            None if self.targets is None else self.targets.to(device),
+            None if self.edges is None else self.edges.to(device),
+            {name: values.to(device) for name, values in self.labels.items()},
+        )
+
+
+Batch = TokenBatch | PairBatch | GroupBatch
 
 
 def collate(

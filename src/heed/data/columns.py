@@ -250,15 +250,35 @@ def labels_of(row: Mapping[str, Any]) -> tuple[float, float | None, float | None
     Raises:
         RowError: one is not a finite number in its range.
     """
-    p = _number(row, "p", 0.0, 1.0)
+    p = number_of(row, "p", 0.0, 1.0)
     return (
         1.0 if p is None else p,
-        _number(row, "margin", -math.inf, math.inf),
-        _number(row, "weight", 0.0, math.inf),
+        number_of(row, "margin", -math.inf, math.inf),
+        number_of(row, "weight", 0.0, math.inf),
     )
 
 
-def _number(row: Mapping[str, Any], column: str, low: float, high: float) -> float | None:
+def label_of(row: Mapping[str, Any]) -> float:
+    """Read the label of a single reply: true or false, or the probability that it is good.
+
+    Raises:
+        RowError: it is neither.
+    """
+    if isinstance(row["label"], bool):
+        return float(row["label"])
+    label = number_of(row, "label", 0.0, 1.0)
+    assert label is not None
+    return label
+
+
+def number_of(
+    row: Mapping[str, Any], column: str, low: float = -math.inf, high: float = math.inf
+) -> float | None:
+    """Read a number of a row; None where there is none.
+
+    Raises:
+        RowError: it is not a finite number from `low` to `high`.
+    """
     value = row.get(column)
     if value is None:
         return None

@@ -8,7 +8,9 @@ Which columns are read, in this order (the names are TRL's):
     preferences     prompt + chosen + rejected | chosen + rejected (their shared beginning is the
                     prompt); each with optional p, margin, weight; or a run folder with
                     pairs.jsonl and preferences.jsonl
+    unpaired        prompt + completion + label; or preferences, each pair a good and a bad reply
     texts           text
+    rankings, ratings and steps: `heed.data.labels`
 
 Strings are raw text, lists of messages are dialogues; see `heed.data.columns`. Of `messages` every
 assistant turn is learned; of a transcript or of `chosen`, the last. Other columns are kept in
@@ -22,12 +24,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from heed.data.dialects.table import dialects_of
 from heed.data.exchange import RECORD_FILES, find_file, is_hub_id, read_rows
 from heed.data.formats import (
     DEMONSTRATIONS,
     PREFERENCES,
     PROMPTS,
     TEXTS,
+    UNPAIRED,
     Format,
     PlainText,
     Row,
@@ -37,17 +41,30 @@ from heed.data.formats import (
 from heed.data.judgements import (
     PAIRS_FILE,
     PREFERENCES_FILE,
+    BothBad,
     LabelledPair,
+    LabelledReply,
+    both_sides,
     has_judgements,
     read_judgements,
 )
+from heed.data.labels import RANKINGS, STEPS, Rating, Steps, rating_formats
 from heed.data.report import DataReport, RowError
 from heed.errors import DataError
 from heed.ids import content_hash, stream_seed
-from heed.records import Demonstration, Prompt, prompt_id
+from heed.records import Demonstration, Prompt, Ranking, prompt_id
 from heed.settings import DataSettings
 
-Kind = Literal["preferences", "demonstrations", "prompts", "texts"]
+Kind = Literal[
+    "preferences",
+    "rankings",
+    "ratings",
+    "steps",
+    "unpaired",
+    "demonstrations",
+    "prompts",
+    "texts",
+]
 T = TypeVar("T")
 
 
@@ -114,8 +131,14 @@ def _prompt_fits(
     return False
 
 
-def load_preferences(data: DataSettings) -> tuple[list[LabelledPair], DataReport]:
+def load_preferences(
+    data: DataSettings, both_bad: BothBad = "drop"
+) -> tuple[list[LabelledPair], DataReport]:
     """Load pairs of replies with the probability that the chosen one is better.
+
+    Args:
+        data: where from.
+        both_bad: whether a judgement that both are bad is a tie or no label.
 
     Raises:
         DataError: as `load_demonstrations`.
@@ -130,7 +153,70 @@ def load_preferences(data: DataSettings) -> tuple[list[LabelledPair], DataReport
         )
     report = DataReport(", ".join(folders))
     report.note(f"read as {PAIRS_FILE} + {PREFERENCES_FILE}")
-    return read_judgements(folders, report, data.limit), report
+    return read_judgements(folders, report, data.limit, both_bad), report
+
+
+def load_rankings(data: DataSettings) -> tuple[list[Ranking], DataReport]:
+    """Load rankings of several completions of one prompt.
+
+    Raises:
+        DataError: as `load_demonstrations`.
+    """
+    return _load(data, "rankings", RANKINGS, ("rankings.jsonl",))
+
+
+def load_ratings(data: DataSettings, attributes: Sequence[str]) -> tuple[list[Rating], DataReport]:
+    """Load completions with the numbers that they were given.
+
+    Args:
+        data: where from.
+        attributes: the columns that hold the numbers; a row may lack some.
+
+    Raises:
+        DataError: as `load_demonstrations`; or no row has one of the attributes.
+    """
+    formats = rating_formats(attributes)
+    ratings, report = _load(data, "ratings", formats, ("ratings.jsonl",))
+    counts = [sum(r.numbers[k] is not None for r in ratings) for k in range(len(attributes))]
+    absent = [name for name, count in zip(attributes, counts, strict=True) if not count]
+    if absent:
+        _, row = next(read_rows(paths_of(data)[0], split=data.split))
+        reasons = ", ".join(f"{reason} ({n:,})" for reason, n in report.reasons.most_common(2))
+        raise DataError(
+            f"no row of {report.source} has a number for {', '.join(absent)}; the first row has "
+            f"the columns {', '.join(row)}. Rows left out: {reasons or 'none'}. Name columns that "
+            "hold numbers, or leave the attribute out"
+        )
+    for name, count in zip(attributes, counts, strict=True):
+        if count < len(ratings):
+            report.note(f"{name}: {count:,} of {len(ratings):,} completions have a number")
+    return ratings, report
+
+
+def load_steps(data: DataSettings) -> tuple[list[Steps], DataReport]:
+    """Load completions in steps, with a label for each.
+
+    Raises:
+        DataError: as `load_demonstrations`.
+    """
+    return _load(data, "steps", STEPS, ("steps.jsonl",))
+
+
+def load_unpaired(data: DataSettings) -> tuple[list[LabelledReply], DataReport]:
+    """Load single replies that are labelled good or bad; of a pair both sides are taken.
+
+    Raises:
+        DataError: as `load_demonstrations`.
+    """
+    path = paths_of(data)[0]
+    if not has_judgements(path):
+        _, row = next(read_rows(path, split=data.split))
+        if match_format(row, UNPAIRED) or not match_format(row, PREFERENCES):
+            return _load(data, "unpaired", UNPAIRED, ())
+    pairs, report = load_preferences(data)
+    report.note("each pair is read as a good and a bad reply")
+    report.add_read(len(pairs))
+    return [reply for pair in pairs for reply in both_sides(pair)], report
 
 
 def load_texts(data: DataSettings) -> tuple[list[PlainText], DataReport]:
@@ -165,6 +251,8 @@ def recognise(data: DataSettings) -> Kind:
     _, row = next(read_rows(path, split=data.split))
     kinds: list[tuple[Kind, Sequence[Format[Any]]]] = [
         ("preferences", PREFERENCES),
+        ("rankings", RANKINGS),
+        ("steps", STEPS),
         ("demonstrations", DEMONSTRATIONS),
         ("prompts", PROMPTS),
         ("texts", TEXTS),
@@ -182,7 +270,7 @@ def split_by_prompt(records: Sequence[T], frac: float, seed: int) -> tuple[list[
     """Split records so that equal prompts fall on one side, whatever else the rows hold.
 
     Args:
-        records: prompts, demonstrations, labelled pairs or texts.
+        records: prompts, demonstrations, labelled pairs, labelled replies or texts.
         frac: share of the prompts on the second side; above 0, at least one of two or more.
         seed: of the run. Which prompts go depends on it and on their text alone.
 
@@ -246,4 +334,11 @@ def _no_format(path: str, row: Row, kind: str, formats: Sequence[Format[Any]]) -
         text += f"Or give a run folder with {PAIRS_FILE} and {PREFERENCES_FILE}. "
     if kind == "demonstrations" and "text" in row:
         text += "Plain text has no reply to learn; load it as texts. "
+    dialects = dialects_of(row)
+    if dialects:
+        names = " or ".join(dialect.name for dialect in dialects)
+        text += (
+            f"They look like {names}; convert them first: "
+            f"heed data convert {path} OUT.jsonl --format {dialects[0].name} --to preferences. "
+        )
     return text + "Rename the columns, or choose other data"

@@ -140,6 +140,22 @@ def write_rows(
     return count
 
 
+def write_parquet(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as one Parquet file; equal rows give equal bytes with one version of pyarrow.
+
+    Raises:
+        DataError: the rows do not share types.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        table = pa.Table.from_pylist([dict(row) for row in rows])
+    except pa.ArrowException as error:
+        raise DataError(f"the rows do not fit one table for {path}: {error}") from error
+    parquet.write_table(table, path, compression="zstd")
+
+
 def _umask() -> int:
     # The mask can only be read by setting it.
     mask = os.umask(0o022)

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from heed.data.columns import (
     LABEL_COLUMNS,
     dialogue_reply,
+    label_of,
     labels_of,
     make_prompt,
     messages_of,
@@ -21,7 +22,11 @@ from heed.data.columns import (
     reply_pair_of,
     whole_dialogue,
 )
-from heed.data.judgements import LabelledPair
+from heed.data.dialects.base import Dialect
+from heed.data.dialects.chat import ALPACA, SHAREGPT, SHAREGPT_PREFERENCE
+from heed.data.dialects.ranked import HELPSTEER_PREFERENCE
+from heed.data.dialects.table import dialects_of
+from heed.data.judgements import LabelledPair, LabelledReply
 from heed.data.report import RowError
 from heed.data.transcripts import is_transcript
 from heed.ids import content_hash
@@ -55,6 +60,8 @@ class Format(Generic[T]):
     says: str = ""
 
     def __str__(self) -> str:
+        if not self.columns:
+            return self.says
         return " + ".join(self.columns) + (f" ({self.says})" if self.says else "")
 
 
@@ -67,7 +74,7 @@ def read_row(row: Row, how: Format[T]) -> T:
     for column in how.columns:
         if row.get(column) is None:
             raise RowError(f"{column} is missing")
-    hidden = _FORMAT_COLUMNS | set(LABEL_COLUMNS)
+    hidden = _FORMAT_COLUMNS | set(LABEL_COLUMNS) | set(how.columns)
     if "finish" in row:
         hidden |= _COMPLETION_COLUMNS
     return how.read(row, {k: v for k, v in row.items() if k not in hidden})
@@ -152,6 +159,18 @@ def _preference(row: Row, meta: dict[str, Any]) -> LabelledPair:
     return LabelledPair(pair_id, prompt, chosen, rejected, p, margin, weight)
 
 
+def _unpaired(row: Row, meta: dict[str, Any]) -> LabelledReply:
+    # Only here is `label` an answer; of prompts it is a column for reward functions.
+    meta = {name: value for name, value in meta.items() if name != "label"}
+    demonstration = _demonstration(row, meta)
+    prompt, reply, label = demonstration.prompt, demonstration.reply, label_of(row)
+    content = [[m.role, m.text] for m in (*prompt.messages, *reply)]
+    weight = labels_of(row)[2]
+    return LabelledReply(
+        "reply-" + content_hash([content, label, weight]), prompt, reply, label, weight
+    )
+
+
 def _prompt(row: Row, meta: dict[str, Any]) -> Prompt:
     if "finish" in row:
         meta = {k: v for k, v in meta.items() if k != "id"}
@@ -186,6 +205,18 @@ def _is_transcript_row(row: Row) -> bool:
     return is_transcript(row["text"])
 
 
+def _of_dialect(dialect: Dialect, formats: Sequence[Format[T]]) -> Format[T]:
+    """Rows of another project's columns, read where a row can be of that dialect alone."""
+
+    def read(row: Row, meta: dict[str, Any]) -> T:
+        own = dialect.read(row)
+        how = match_format(own, formats)
+        assert how is not None, "a dialect gives heed's own columns"
+        return read_row(own, how)
+
+    return Format((), read, lambda row: dialects_of(row) == [dialect], dialect.says)
+
+
 DEMONSTRATIONS: tuple[Format[Demonstration], ...] = (
     Format(("prompt", "completion"), _demonstration),
     Format(("prompt", "reply"), _demonstration_record),
@@ -207,5 +238,16 @@ PROMPTS: tuple[Format[Prompt], ...] = (
 PREFERENCES: tuple[Format[LabelledPair], ...] = (
     Format(("prompt", "chosen", "rejected"), _preference),
     Format(("chosen", "rejected"), _preference),
+)
+DEMONSTRATIONS += tuple(_of_dialect(d, DEMONSTRATIONS) for d in (ALPACA, SHAREGPT))
+PROMPTS += tuple(_of_dialect(d, PROMPTS) for d in (ALPACA, SHAREGPT))
+PREFERENCES = (
+    # Its chosen and rejected are one turn each, which would be looked for a prompt.
+    _of_dialect(SHAREGPT_PREFERENCE, PREFERENCES),
+    *PREFERENCES,
+    _of_dialect(HELPSTEER_PREFERENCE, PREFERENCES),
+)
+UNPAIRED: tuple[Format[LabelledReply], ...] = (
+    Format(("prompt", "completion", "label"), _unpaired),
 )
 TEXTS: tuple[Format[PlainText], ...] = (Format(("text",), _text),)

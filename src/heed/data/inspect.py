@@ -10,6 +10,8 @@ from heed.data.datasets import (
     load_demonstrations,
     load_preferences,
     load_prompts,
+    load_rankings,
+    load_steps,
     load_texts,
     recognise,
 )
@@ -29,6 +31,8 @@ _SHOWN_CHARACTERS = 2000
 
 _LOADERS: dict[str, Callable[[DataSettings], tuple[Sequence[Any], DataReport]]] = {
     "preferences": load_preferences,
+    "rankings": load_rankings,
+    "steps": load_steps,
     "demonstrations": load_demonstrations,
     "prompts": load_prompts,
     "texts": load_texts,
@@ -126,7 +130,8 @@ def _rows(
     report: DataReport,
 ) -> list[Row]:
     from heed.data.batch import Row
-    from heed.data.rows import pair_rows, supervised_rows
+    from heed.data.groups import group_of
+    from heed.data.rows import group_rows, pair_rows, step_rows, supervised_rows
 
     # Showing what is too long is the point here, so `error` counts like `drop`.
     on_overlong: OnOverlong = "truncate" if settings.on_overlong == "truncate" else "drop"
@@ -135,6 +140,18 @@ def _rows(
             records, renderer, report, max_length=settings.max_length, on_overlong=on_overlong
         )
         return [row for _, *sides in pairs for row in sides]
+    if kind == "rankings":
+        groups = group_rows(
+            [group_of(ranking) for ranking in records], renderer, report,
+            max_length=settings.max_length, on_overlong=on_overlong,
+        )  # fmt: skip
+        return [row for _, rows in groups for row in rows]
+    if kind == "steps":
+        steps = step_rows(
+            records, renderer, report, "\n",
+            max_length=settings.max_length, on_overlong=on_overlong,
+        )  # fmt: skip
+        return [row for _, row in steps]
     if kind == "prompts":
         rows = []
         for prompt in records:
@@ -159,7 +176,10 @@ def _num_characters(record: Any) -> int:
         return len(record.text)
     prompt = record if hasattr(record, "messages") else record.prompt
     length = sum(len(m.text) for m in prompt.messages)
+    if hasattr(record, "steps"):
+        return length + sum(map(len, record.steps))
     replies = [getattr(record, name, ()) for name in ("reply", "chosen", "rejected")]
+    replies += list(getattr(record, "replies", ()))
     return length + max(sum(len(m.text) for m in reply) for reply in replies)
 
 
@@ -184,6 +204,14 @@ def _shown(record: Any) -> str:
     for name in ("reply", "chosen", "rejected"):
         if getattr(record, name, None):
             parts.append(_turns(name, getattr(record, name)))
+    for rank, reply in zip(
+        getattr(record, "ranks", ()), getattr(record, "replies", ()), strict=True
+    ):
+        parts.append(_turns(f"rank {rank}", reply))
+    for label, step in zip(
+        getattr(record, "labels", ()), getattr(record, "steps", ()), strict=True
+    ):
+        parts.append(f"step labelled {label}: {step}")
     if hasattr(record, "p"):
         parts.append(f"p: {record.p:g}")
     return "\n".join(parts)

@@ -147,6 +147,41 @@ class Renderer:
         row = Row(prompt.id, tokens, learn)
         return row if max_length is None else self.fitted(row, max_length, on_overlong)
 
+    def steps_row(
+        self,
+        prompt: Prompt,
+        steps: Sequence[str],
+        separator: str,
+        max_length: int | None = None,
+        on_overlong: str = "error",
+    ) -> Row:
+        """Make the row of a completion in steps: prompt, then each step with the separator.
+
+        Only the last token of each step's separator is marked as learned: there it is judged.
+
+        Raises:
+            Overlong: as `demonstration_row`.
+            DataError: there are no steps, or the separator has no tokens.
+        """
+        tokens, between = self.prompt_tokens(prompt), self._said(separator)
+        if not steps or not between:
+            raise DataError(
+                f"found {len(steps)} steps and a separator of {len(between)} tokens; "
+                "give at least one of each"
+            )
+        num_prompt, ends = len(tokens), []
+        for step in steps:
+            tokens = tokens + self._said(step) + between
+            ends.append(len(tokens) - 1)
+        said = [False] * num_prompt + [True] * (len(tokens) - num_prompt)
+        row = Row(prompt.id, tokens, said)
+        if max_length is not None:
+            row = self.fitted(row, max_length, on_overlong)
+        learn = [False] * len(row.tokens)
+        for end in ends:
+            learn[end - (len(tokens) - len(row.tokens))] = True
+        return Row(prompt.id, row.tokens, learn)
+
     def completion_row(self, prompt: Prompt, completion: Completion) -> Row:
         """Make the row of a sampled completion, token in, token out: nothing is re-encoded.
 
@@ -220,17 +255,24 @@ class Renderer:
     def fitted_pair(
         self, chosen: Row, rejected: Row, max_length: int, on_overlong: str = "truncate"
     ) -> tuple[Row, Row]:
-        """Return two rows of one prompt, cut alike, so that the replies stay comparable.
+        """Return two rows of one prompt, cut alike; see `fitted_together`."""
+        rows = self.fitted_together((chosen, rejected), max_length, on_overlong)
+        return rows[0], rows[1]
+
+    def fitted_together(
+        self, rows: Sequence[Row], max_length: int, on_overlong: str = "truncate"
+    ) -> tuple[Row, ...]:
+        """Return rows of one prompt, cut alike, so that the replies stay comparable.
 
         Raises:
-            Overlong: as `fitted`, for either row.
+            Overlong: as `fitted`, for any row.
         """
-        longest = max(chosen, rejected, key=lambda row: len(row.tokens))
+        longest = max(rows, key=lambda row: len(row.tokens))
         excess = len(longest.tokens) - max_length
         if excess <= 0:
-            return chosen, rejected
+            return tuple(rows)
         self.fitted(longest, max_length, on_overlong)
-        return self.without_oldest(chosen, excess), self.without_oldest(rejected, excess)
+        return tuple(self.without_oldest(row, excess) for row in rows)
 
     def without_oldest(self, row: Row, num_tokens: int) -> Row:
         """Leave the oldest `num_tokens` of the prompt out, but a start token.

@@ -64,10 +64,12 @@ class _Book:
         failed = finish == "error"
         # The last token of a failed sample was drawn from numbers that are not finite.
         num = int(self.count[sample]) - failed
+        # A top_k of the whole vocabulary cuts nothing, and nothing was noted.
+        cut = self.kept is not None and len(self.kept[sample]) >= num
         return Drawn(
             self.tokens[sample, :num].tolist(),
             self.logprobs[sample, :num].tolist(),
-            None if self.kept is None else self.kept[sample][:num],
+            self.kept[sample][:num] if self.kept is not None and cut else None,
             finish,
             "the model's logits are not finite; look for diverged weights" if failed else None,
         )

@@ -34,6 +34,7 @@ class Forward:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self.causal = model
         self.model = unwrap(model)
         self.backbone = backbone_of(model)
         self.head = plain_head(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,11 +12,18 @@ from torch import nn
 from heed.data.render import Renderer
 from heed.engines.decode import Decoder, Drawn
 from heed.engines.forward import Forward
+from heed.engines.native.architectures import UnfitError
+from heed.engines.native.build import BuildError
+from heed.engines.native.decoder import NativeDecoder
+from heed.engines.native.trial import open_native
+from heed.engines.native.weights import NativeModel
 from heed.engines.sampling import uniform_numbers
 from heed.errors import EngineError
 from heed.ids import content_hash
 from heed.models.backbone import unwrap
 from heed.records import Completion, PolicyRef, Prompt, Sampling
+
+Path = Literal["auto", "native", "torch"]
 
 
 class LocalEngine:
@@ -33,9 +40,12 @@ class LocalEngine:
         policy: the weights' name, stamped on every completion.
         max_rows: most rows decoded side by side.
         max_length: most tokens of prompt and completion together; the model's own limit caps it.
+        path: native decodes in one compiled loop, which takes plain models on a CPU; torch decodes
+            any model through its own modules; auto takes the native loop where it can.
 
     Raises:
-        EngineError: the architecture cannot be decoded here; the message says why.
+        EngineError: the architecture cannot be decoded here, or not on the path asked for; the
+            message says why.
     """
 
     def __init__(
@@ -46,6 +56,7 @@ class LocalEngine:
         policy: PolicyRef,
         max_rows: int = 128,
         max_length: int | None = None,
+        path: Path = "auto",
     ) -> None:
         if max_rows < 1:
             raise EngineError(f"max_rows is {max_rows}, expected at least 1")
@@ -57,6 +68,17 @@ class LocalEngine:
         self.max_length: int | None = min((n for n in limits if n), default=None)
         self.num_errors = 0
         """Completions with finish `error` since the engine was made."""
+        self.why_torch = ""
+        """Why the native loop is not used; empty where it is."""
+        self.build_failed = False
+        """Whether it would be used, had it been built."""
+        self._fitting = self._open(path)
+        self._native = self._fitting
+
+    @property
+    def path(self) -> Literal["native", "torch"]:
+        """How completions are decoded now."""
+        return "torch" if self._native is None else "native"
 
     @property
     def policy(self) -> PolicyRef:
@@ -128,6 +150,21 @@ class LocalEngine:
             "use a model with more positions"
         )
 
+    def _open(self, path: Path) -> NativeModel | None:
+        if path == "torch":
+            self.why_torch = "engine.path is torch"
+            return None
+        try:
+            return open_native(self._forward, self.max_length)
+        except (UnfitError, BuildError) as error:
+            self.why_torch = str(error)
+            self.build_failed = isinstance(error, BuildError)
+        if path == "native":
+            raise EngineError(
+                f"engine.path is native, and {self.why_torch}; set it to auto or torch"
+            )
+        return None
+
     def _decode(
         self, prompts: Sequence[Prompt], rendered: Sequence[Sequence[int]], sampling: Sampling
     ) -> list[list[Drawn]]:
@@ -136,23 +173,36 @@ class LocalEngine:
                 return None
             return uniform_numbers(sampling.seed, prompts[prompt].id, sample, sampling.max_tokens)
 
-        training = self.model.training
-        # Evaluation mode: gradient checkpointing, where it is on, would switch the cache off.
-        self.model.eval()
-        try:
-            with torch.inference_mode():
+        end_ids = () if sampling.ignore_end else self.renderer.end_ids
+        stops = None if sampling.ignore_end else self._stops(sampling.stop)
+        with torch.inference_mode():
+            self._native = self._refreshed(max(map(len, rendered)) + sampling.max_tokens)
+            if self._native is not None:
+                return NativeDecoder(
+                    self._native, rendered, numbers, sampling, self.max_rows, end_ids, stops
+                ).run()
+            training = self.model.training
+            # Evaluation mode: gradient checkpointing, where it is on, would switch the cache off.
+            self.model.eval()
+            try:
                 self._forward.refresh()
                 return Decoder(
-                    self._forward,
-                    rendered,
-                    numbers,
-                    sampling,
-                    self.max_rows,
-                    () if sampling.ignore_end else self.renderer.end_ids,
-                    None if sampling.ignore_end else self._stops(sampling.stop),
+                    self._forward, rendered, numbers, sampling, self.max_rows, end_ids, stops
                 ).run()
-        finally:
-            self.model.train(training)
+            finally:
+                self.model.train(training)
+
+    def _refreshed(self, positions: int) -> NativeModel | None:
+        """The native model with the weights as they are, if it still fits the module."""
+        if self._fitting is None:
+            return None
+        try:
+            self._fitting.refresh(positions)
+        except UnfitError as error:
+            self.why_torch = str(error)
+            return None
+        self.why_torch = ""
+        return self._fitting
 
     def _stops(self, texts: Sequence[str]) -> Callable[[list[int]], bool] | None:
         if not texts:

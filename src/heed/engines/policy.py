@@ -16,7 +16,8 @@ from heed.errors import ConfigError
 from heed.models.device import Precision, choose_device, choose_precision
 from heed.models.load import load_causal, load_tokenizer
 from heed.records import PolicyRef, Prompt
-from heed.settings import DataSettings, ModelSettings
+from heed.runs.run import Run
+from heed.settings import DataSettings, EngineSettings, ModelSettings
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def open_policy(
     *,
     device: str = "auto",
     precision: Precision = "auto",
-    max_rows: int = 128,
+    engine: EngineSettings | None = None,
 ) -> OpenPolicy:
     """Load a policy and put an engine around it.
 
@@ -44,14 +45,30 @@ def open_policy(
     where = choose_device(device)
     model = load_causal(settings)
     num_parameters = sum(p.numel() for p in model.parameters())
-    cast(Any, model).to(device=where, dtype=choose_precision(precision, where, num_parameters))
+    cast(Any, model).to(device=where)
+    dtype = choose_precision(precision, where, num_parameters)
+    for parameter in model.parameters():
+        # Buffers, such as the angles of rotary positions, keep their precision, as in training.
+        parameter.data = parameter.data.to(dtype)
     tokenizer = load_tokenizer(settings)
     renderer = Renderer(tokenizer)
     # The name alone: where a folder stands changes nothing that is sampled from it.
     name = Path(settings.path).name if Path(settings.path).exists() else settings.path
     reference = PolicyRef(run=name, step=0)
-    engine = LocalEngine(model, renderer, policy=reference, max_rows=max_rows)
-    return OpenPolicy(model, tokenizer, renderer, engine)
+    how = engine or EngineSettings()
+    local = LocalEngine(model, renderer, policy=reference, max_rows=how.max_rows, path=how.path)
+    return OpenPolicy(model, tokenizer, renderer, local)
+
+
+def note_path(run: Run, engine: LocalEngine, of: str = "engine") -> None:
+    """Write into the manifest how the run decodes; a resumed run says where that has changed.
+
+    The two paths agree to rounding, so that a run which goes on with the other one does not end
+    with the same bits.
+    """
+    run.note_environment(**{f"{of}_path": engine.path, f"{of}_why_torch": engine.why_torch or None})
+    if engine.build_failed:
+        run.note(f"completions are decoded through torch, more slowly: {engine.why_torch}")
 
 
 def load_fitting_prompts(

@@ -24,16 +24,22 @@ from heed.feedback.callables import load_callable
 from heed.records import Prompt, Score
 
 __all__ = [
+    "DECLINED",
     "DOES_NOT_APPLY",
     "CallableScorer",
+    "Failure",
     "RewardFunction",
     "WeightedSum",
     "failed_completion",
     "load_callable",
+    "score_of",
+    "wait_for",
 ]
 
-DOES_NOT_APPLY = "does not apply: the reward function returned None"
-"""Error of a score that a rule declined to give; a weighted sum leaves such a part out."""
+DECLINED = "does not apply: "
+"""How the error of a score begins that a rule declined to give; a weighted sum leaves it out."""
+DOES_NOT_APPLY = DECLINED + "the reward function returned None"
+"""Error of a score for which a reward function returned None."""
 
 RewardFunction = Callable[..., Any]
 _OPTIONAL = ("trainer_state", "log_extra", "log_metric")
@@ -80,7 +86,7 @@ class CallableScorer:
             arguments = self._arguments([items[i] for i in whole])
             values = self._call(arguments, len(whole))
             for i, value in zip(whole, values, strict=True):
-                scores[i] = _score(items[i].completion.id, value, self.name)
+                scores[i] = score_of(items[i].completion.id, value, self.name)
         return [score for score in scores if score is not None]
 
     def take_logs(self) -> tuple[dict[str, float], dict[str, list[Any]]]:
@@ -115,11 +121,11 @@ class CallableScorer:
     def _call(self, arguments: dict[str, Any], num: int) -> list[Any]:
         try:
             result = self._function(**arguments)
-            values = list(_wait(result) if inspect.isawaitable(result) else result)
+            values = list(wait_for(result) if inspect.isawaitable(result) else result)
         except Exception as error:
-            return [_Failure(f"{type(error).__name__}: {error}")] * num
+            return [Failure(f"{type(error).__name__}: {error}")] * num
         if len(values) != num:
-            return [_Failure(f"returned {len(values)} values for {num} completions")] * num
+            return [Failure(f"returned {len(values)} values for {num} completions")] * num
         return values
 
     def _log_extra(self, column: str, values: Sequence[Any]) -> None:
@@ -176,7 +182,7 @@ class WeightedSum:
         for score, weight in zip(scores, self._weights, strict=True):
             if score.value is not None:
                 total, applied = total + weight * score.value, applied or weight != 0
-            elif weight != 0 and score.error != DOES_NOT_APPLY:
+            elif weight != 0 and not (score.error or "").startswith(DECLINED):
                 errors.append(f"{score.scorer}: {score.error}")
         if not errors and not applied:
             errors = [DOES_NOT_APPLY]
@@ -201,18 +207,29 @@ def failed_completion(item: Item, scorer: str) -> Score | None:
     return Score(item_id=completion.id, value=None, error=error, scorer=scorer)
 
 
-class _Failure:
+class Failure:
     """Why a call gave no value."""
 
     def __init__(self, error: str) -> None:
         self.error = error
 
 
-def _score(item_id: str, value: Any, scorer: str) -> Score:
+def score_of(
+    item_id: str, value: Any, scorer: str, parts: Mapping[str, float] | None = None
+) -> Score:
+    """Turn what a reward function returned for one item into its score.
+
+    Args:
+        item_id: of the item.
+        value: anything that `float` takes but text, None (does not apply), or a failure.
+        scorer: its name.
+        parts: further numbers by name.
+    """
+
     def failed(error: str) -> Score:
         return Score(item_id=item_id, value=None, error=error, scorer=scorer)
 
-    if isinstance(value, _Failure):
+    if isinstance(value, Failure):
         return failed(value.error)
     if value is None:
         return failed(DOES_NOT_APPLY)
@@ -224,7 +241,7 @@ def _score(item_id: str, value: Any, scorer: str) -> Score:
         return failed(f"returned {value!r}, which is not a number")
     if not math.isfinite(number):
         return failed(f"returned {number}, which is not finite")
-    return Score(item_id=item_id, value=number, scorer=scorer)
+    return Score(item_id=item_id, value=number, parts=dict(parts or {}), scorer=scorer)
 
 
 def _parameters(function: RewardFunction) -> tuple[set[str], set[str], bool] | None:
@@ -257,7 +274,9 @@ def _completion_argument(item: Item) -> str | list[Mapping[str, str]]:
     return [{"role": "assistant", "content": item.completion.text}]
 
 
-def _wait(result: Awaitable[Any]) -> Any:
+def wait_for(result: Awaitable[Any]) -> Any:
+    """Wait for an awaitable, also where a loop runs in this thread."""
+
     async def finish() -> Any:
         return await result
 

@@ -7,14 +7,14 @@ so neither micro-batches nor padding nor packing change a gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from heed.data.batch import PairBatch, TokenBatch
+from heed.data.batch import Batch, GroupBatch, PairBatch, TokenBatch
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,20 @@ class Outputs:
         entropy: [B, T] nats of the distribution that predicts token t, detached.
         values: [B, T] expected return before token t is chosen.
         scores: [B] the reward model's score, read at the last real token.
+        log_collision: [B, T] nats, log of the sum of squares of the distribution that predicts
+            token t, detached; where asked for.
+        log_distribution: [N, V] nats, the distributions behind the learned tokens, row by row and
+            with gradient; where asked for, and in `backward` alone.
+        attributes: [B, K] the numbers that the score is a weighted sum of.
     """
 
     logprobs: Tensor | None = None
     entropy: Tensor | None = None
     values: Tensor | None = None
     scores: Tensor | None = None
+    log_collision: Tensor | None = None
+    log_distribution: Tensor | None = None
+    attributes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,12 @@ class LossTerms:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
+Further = Literal["log_collision", "log_distribution"]
+"""Outputs that a policy computes only where they are asked for."""
+
 TokenLoss = Callable[[Outputs, TokenBatch], LossTerms]
 PairLoss = Callable[[Outputs, Outputs, PairBatch], LossTerms]
+GroupLoss = Callable[[Outputs, GroupBatch], LossTerms]
 
 
 class Learner(Protocol):
@@ -58,7 +70,9 @@ class Learner(Protocol):
     Every implementation passes `tests/contracts/test_learner.py`.
     """
 
-    def forward(self, batch: TokenBatch, *, entropy: bool = False) -> Outputs:
+    def forward(
+        self, batch: TokenBatch, *, entropy: bool = False, also: Collection[Further] = ()
+    ) -> Outputs:
         """Evaluate without gradients; outputs are fp32 and in the batch's order and layout."""
         ...
 
@@ -72,9 +86,17 @@ class Learner(Protocol):
         ...
 
     def backward(
-        self, batch: TokenBatch | PairBatch, loss: TokenLoss | PairLoss, denominator: float
+        self,
+        batch: Batch,
+        loss: TokenLoss | PairLoss | GroupLoss,
+        denominator: float,
+        *,
+        entropy: bool = False,
+        also: Collection[Further] = (),
     ) -> dict[str, Tensor]:
         """Add the gradient of sum(loss.values) / denominator, and return the loss's metrics.
+
+        What the loss reads beyond log-probabilities is named by `entropy` and `also`.
 
         A metric comes back as [B] or [B, T] for the whole batch, rows in the batch's order;
         `loss` is always among them ([B], each row's summed values).

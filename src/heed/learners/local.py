@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, cast
@@ -10,10 +10,10 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from heed.data.batch import PairBatch, TokenBatch
+from heed.data.batch import Batch, GroupBatch, PairBatch, TokenBatch
 from heed.errors import LearnerError
 from heed.learners import state
-from heed.learners.base import LossTerms, Outputs, PairLoss, TokenLoss
+from heed.learners.base import Further, GroupLoss, LossTerms, Outputs, PairLoss, TokenLoss
 from heed.learners.micro import (
     Gathered,
     pairs_to,
@@ -73,7 +73,7 @@ class LocalLearner:
         self.dtype = choose_precision(settings.precision, self.device, num_parameters)
         """Compute type: torch.float32 or torch.bfloat16."""
         self._updates = 0
-        self._unstepped: list[TokenBatch | PairBatch] = []
+        self._unstepped: list[Batch] = []
         self._scores_rows: bool | None = None
         if settings.gradient_checkpointing:
             cast(Any, head).gradient_checkpointing_enable()
@@ -105,15 +105,18 @@ class LocalLearner:
     # -- evaluate -----------------------------------------------------------------------------
 
     @torch.no_grad()
-    def forward(self, batch: TokenBatch, *, entropy: bool = False) -> Outputs:
+    def forward(
+        self, batch: TokenBatch, *, entropy: bool = False, also: Collection[Further] = ()
+    ) -> Outputs:
         """Evaluate without gradients, in micro-batches; outputs in the batch's own layout.
 
         Args:
             entropy: whether the entropy is computed.
+            also: further outputs to compute; `log_distribution` has a method of its own here.
         """
         gathered = self._gather_into(batch)
         for rows in self._split(batch):
-            found = self._run(batch.select(rows).to(self.device), entropy)
+            found = self._run(batch.select(rows).to(self.device), entropy, also)
             gathered.add(rows, present(found))
         return Outputs(**gathered.tensors)
 
@@ -137,11 +140,12 @@ class LocalLearner:
 
     def backward(
         self,
-        batch: TokenBatch | PairBatch,
-        loss: TokenLoss | PairLoss,
+        batch: Batch,
+        loss: TokenLoss | PairLoss | GroupLoss,
         denominator: float,
         *,
         entropy: bool = False,
+        also: Collection[Further] = (),
     ) -> dict[str, Tensor]:
         """Add the gradient of sum(loss.values) / denominator, and return the loss's metrics.
 
@@ -149,10 +153,11 @@ class LocalLearner:
         two sides of a pair run in one forward pass.
 
         Args:
-            batch: rows or pairs.
+            batch: rows, pairs, or groups of rows.
             loss: of a micro-batch's outputs and of that micro-batch; values unreduced.
             denominator: of the whole batch, above 0.
             entropy: whether the loss reads `Outputs.entropy`.
+            also: further outputs that the loss reads.
 
         Returns:
             metrics as [B] or [B, T] in the batch's order, `loss` [B] among them (each row's
@@ -172,7 +177,7 @@ class LocalLearner:
         gathered = self._gather_into(batch)
         with self._training():
             for rows in self._split(batch):
-                part, found = self._evaluate(batch, rows, entropy)
+                part, found = self._evaluate(batch, rows, entropy, also)
                 terms = cast(Any, loss)(*found, part)
                 row_losses = self._checked(terms, part, found)
                 (terms.values.sum() / denominator).backward()
@@ -243,7 +248,7 @@ class LocalLearner:
         buffers = {n: b for n, b in self.head.named_buffers() if n in names}
         return {**self._weights, **buffers}
 
-    def _split(self, batch: TokenBatch | PairBatch) -> list[list[int]]:
+    def _split(self, batch: Batch) -> list[list[int]]:
         skip = isinstance(batch, TokenBatch) and not bool(batch.learn.any(1).all())
         return split(
             batch,
@@ -264,21 +269,30 @@ class LocalLearner:
             self._scores_rows = self._run(probe, entropy=False).scores is not None
         return self._scores_rows
 
-    def _run(self, batch: TokenBatch, entropy: bool) -> Outputs:
+    def _run(self, batch: TokenBatch, entropy: bool, also: Collection[Further] = ()) -> Outputs:
         head = cast(Any, self.head)
-        return to_outputs(head.outputs(batch, entropy=entropy, layout=self._settings.layout))
+        # Heads without such outputs have no such argument.
+        further = {"also": tuple(also)} if also else {}
+        found = head.outputs(batch, entropy=entropy, layout=self._settings.layout, **further)
+        return to_outputs(found)
 
     def _evaluate(
-        self, batch: TokenBatch | PairBatch, rows: list[int], entropy: bool
-    ) -> tuple[TokenBatch | PairBatch, tuple[Outputs, ...]]:
+        self, batch: Batch, rows: list[int], entropy: bool, also: Collection[Further]
+    ) -> tuple[Batch, tuple[Outputs, ...]]:
         if isinstance(batch, TokenBatch):
             part = batch.select(rows).to(self.device)
-            return part, (self._run(part, entropy),)
+            return part, (self._run(part, entropy, also),)
+        if isinstance(batch, GroupBatch):
+            groups = batch.select(rows).to(self.device)
+            return groups, (self._run(groups.rows, entropy, also),)
         pairs = pairs_to(batch.select(rows), self.device)
-        return pairs, split_sides(self._run(stack_sides(pairs), entropy), pairs)
+        return pairs, split_sides(self._run(stack_sides(pairs), entropy, also), pairs)
 
-    def _gather_into(self, batch: TokenBatch | PairBatch) -> Gathered:
-        sides = (batch.chosen, batch.rejected) if isinstance(batch, PairBatch) else (batch,)
+    def _gather_into(self, batch: Batch) -> Gathered:
+        if isinstance(batch, GroupBatch):
+            sides: tuple[TokenBatch, ...] = (batch.rows,)
+        else:
+            sides = (batch.chosen, batch.rejected) if isinstance(batch, PairBatch) else (batch,)
         width = max(side.tokens.shape[1] for side in sides)
         return Gathered(len(batch), width, sides[0].tokens.device)
 
@@ -295,7 +309,7 @@ class LocalLearner:
     def _checked(
         self,
         terms: LossTerms,
-        part: TokenBatch | PairBatch,
+        part: Batch,
         found: tuple[Outputs, ...],
     ) -> Tensor:
         """Each row's summed loss, after making sure that it is finite and has a graph."""

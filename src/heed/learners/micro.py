@@ -8,14 +8,14 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from heed.data.batch import PairBatch, TokenBatch, micro_batches
+from heed.data.batch import Batch, GroupBatch, PairBatch, TokenBatch, micro_batches
 from heed.errors import LearnerError
 from heed.learners.base import Outputs
 from heed.models.packing import rows_by_prompt
 
 
 def split(
-    batch: TokenBatch | PairBatch,
+    batch: Batch,
     max_tokens: int,
     *,
     skip_unlearned: bool = False,
@@ -25,7 +25,7 @@ def split(
 
     Padding counts, unless rows are joined; then rows of one prompt stay together where they fit,
     and the prompt counts for each. The two sides of a pair count together, because they run in one
-    forward pass.
+    forward pass; so do all rows of a group, which is never parted.
 
     Args:
         skip_unlearned: leave out rows without a learned token, where some row has one.
@@ -37,6 +37,8 @@ def split(
             return _fill([[i] for i in range(len(batch))], (one + other).tolist(), max_tokens)
         longest = torch.maximum(one, other)
         return list(micro_batches([2 * n for n in longest.tolist()], max_tokens))
+    if isinstance(batch, GroupBatch):
+        return _whole_elements(batch.sizes.tolist(), batch.longest.tolist(), max_tokens)
     keep = batch.learn.any(1)
     if not skip_unlearned or not bool(keep.any()):
         keep = torch.ones_like(keep)
@@ -72,6 +74,19 @@ def _fill(
     return filled
 
 
+def _whole_elements(sizes: list[int], longest: list[int], max_tokens: int) -> list[list[int]]:
+    """Group elements of several rows, longest first; one beyond the budget stands alone."""
+    groups: list[list[int]] = []
+    num_rows = width = 0
+    for i in sorted(range(len(sizes)), key=lambda i: (-longest[i], i)):
+        if not groups or (num_rows + sizes[i]) * width > max_tokens:
+            groups.append([])
+            num_rows, width = 0, longest[i]
+        groups[-1].append(i)
+        num_rows += sizes[i]
+    return groups
+
+
 def pairs_to(pairs: PairBatch, device: torch.device) -> PairBatch:
     """Return a pair batch on a device."""
     return PairBatch(
@@ -80,6 +95,7 @@ def pairs_to(pairs: PairBatch, device: torch.device) -> PairBatch:
         pairs.p.to(device),
         None if pairs.margin is None else pairs.margin.to(device),
         None if pairs.weights is None else pairs.weights.to(device),
+        None if pairs.tie is None else pairs.tie.to(device),
     )
 
 
@@ -112,14 +128,23 @@ def stack_sides(pairs: PairBatch) -> TokenBatch:
 def split_sides(outputs: Outputs, pairs: PairBatch) -> tuple[Outputs, Outputs]:
     """Give each side of a pair batch its outputs, in its own width."""
     num, at = len(pairs), {}
+    learned = pairs.chosen.num_learned
     for side, rows in (("chosen", slice(num)), ("rejected", slice(num, None))):
         width = getattr(pairs, side).tokens.shape[1]
+        found = present(outputs)
+        whole = found.pop("log_distribution", None)
         cut = {
-            name: values[rows] if values.ndim == 1 else values[rows, :width]
-            for name, values in present(outputs).items()
+            name: values[rows] if values.ndim == 1 or name in PER_ROW else values[rows, :width]
+            for name, values in found.items()
         }
+        if whole is not None:
+            cut["log_distribution"] = whole[:learned] if side == "chosen" else whole[learned:]
         at[side] = Outputs(**cut)
     return at["chosen"], at["rejected"]
+
+
+PER_ROW = ("attributes",)
+"""Outputs whose second axis is not tokens."""
 
 
 class Gathered:
@@ -144,14 +169,15 @@ class Gathered:
         index = torch.as_tensor(rows, device=self._device)
         for name, values in results.items():
             fits = values.ndim in (1, 2) and len(values) == len(rows)
-            if not fits or (values.ndim == 2 and values.shape[1] > self._width):
+            width = values.shape[1] if name in PER_ROW and values.ndim == 2 else self._width
+            if not fits or (values.ndim == 2 and values.shape[1] > width):
                 raise LearnerError(
                     f"the metric {name!r} has shape {tuple(values.shape)} for {len(rows)} rows; "
                     f"give one number a row, or one a token (at most {self._width})"
                 )
             values = values.detach().to(self._device)
             if name not in self.tensors:
-                shape = (self._num_rows, self._width)[: values.ndim]
+                shape = (self._num_rows, width)[: values.ndim]
                 self.tensors[name] = values.new_zeros(shape)
             if values.ndim == 1:
                 self.tensors[name][index] = values

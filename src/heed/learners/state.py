@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from heed.data.batch import PairBatch, TokenBatch
+from heed.data.batch import Batch, GroupBatch, PairBatch, TokenBatch
 from heed.errors import StoreError
 from heed.learners.base import Outputs
 from heed.learners.micro import present
@@ -75,7 +75,7 @@ def load(
 def save_bad_batch(
     folder: Path | None,
     step: int,
-    batches: Sequence[TokenBatch | PairBatch],
+    batches: Sequence[Batch],
     found: Sequence[Outputs] = (),
     row_losses: Tensor | None = None,
 ) -> Path | None:
@@ -97,13 +97,10 @@ def save_bad_batch(
     return path
 
 
-def explain_bad_loss(
-    step: int, part: TokenBatch | PairBatch, row_losses: Tensor, path: Path | None
-) -> str:
+def explain_bad_loss(step: int, part: Batch, row_losses: Tensor, path: Path | None) -> str:
     """Say which rows made a loss that is not finite, and what to do."""
     at = (~torch.isfinite(row_losses)).nonzero().flatten().tolist()
-    names = part.chosen.rows if isinstance(part, PairBatch) else part.rows
-    shown = [names[i] for i in at[:5]]
+    shown = [_names(part)[i] for i in at[:5]]
     value = float(row_losses[at[0]])
     return (
         f"the loss is {value} at step {step} in {len(at)} of {len(part)} rows of a micro-batch: "
@@ -121,12 +118,21 @@ def explain_bad_gradient(step: int, norm: float, names: Sequence[str], path: Pat
     )
 
 
+def _names(part: Batch) -> list[str]:
+    """Name what a loss has one value for: a row, a pair, or an element of several rows."""
+    if isinstance(part, GroupBatch):
+        firsts = (part.sizes.cumsum(0) - part.sizes).tolist()
+        return [part.rows.rows[i] for i in firsts]
+    return list(part.chosen.rows if isinstance(part, PairBatch) else part.rows)
+
+
 def _where(path: Path | None) -> str:
     return f"The batch is saved in {path} (torch.load)." if path else "The batch was not saved."
 
 
-def _tensors(batch: TokenBatch | PairBatch) -> dict[str, Any]:
-    out: dict[str, Any] = {"kind": "pairs" if isinstance(batch, PairBatch) else "tokens"}
+def _tensors(batch: Batch) -> dict[str, Any]:
+    kinds = {PairBatch: "pairs", GroupBatch: "groups", TokenBatch: "tokens"}
+    out: dict[str, Any] = {"kind": kinds[type(batch)]}
     for entry in fields(batch):
         value = getattr(batch, entry.name)
         if isinstance(value, TokenBatch):

@@ -100,6 +100,7 @@ class Laid:
         tokens, positions: [b, t] int64.
         sources: [N] int64, place in the flattened [b t] that predicts each learned token of the
             batch, in the batch's order.
+        learned: [N] int64, place of each learned token itself.
         last: [B] int64, place of each row's last real token.
         segments: [b, t] int64, the row each token belongs to, where a mask keeps rows apart.
         blocks: where attention finds rows, where it keeps them apart by itself.
@@ -108,6 +109,7 @@ class Laid:
     tokens: Tensor
     positions: Tensor
     sources: Tensor
+    learned: Tensor
     last: Tensor
     segments: Tensor | None = None
     blocks: packing.Blocks | None = None
@@ -135,8 +137,7 @@ def _joined(batch: TokenBatch) -> Laid:
     return Laid(
         batch.tokens.flatten()[line.index][None],
         batch.positions.flatten()[line.index][None],
-        line.place[logprobs.sources(batch.learn)],
-        line.place[_last(batch)],
+        *_places(batch, line.place),
         blocks=line.blocks,
     )
 
@@ -150,8 +151,7 @@ def _masked(batch: TokenBatch) -> Laid:
     return Laid(
         batch.tokens.flatten()[real][None],
         batch.positions.flatten()[real][None],
-        place[logprobs.sources(batch.learn)],
-        place[_last(batch)],
+        *_places(batch, place),
         segments=segments[None],
     )
 
@@ -166,7 +166,13 @@ def _padded(batch: TokenBatch) -> Laid:
     steps = torch.arange(longest, device=order.device).expand(len(batch), -1)
     # Padding takes id 0: any id may stand there, even one outside the vocabulary.
     tokens = batch.tokens.gather(1, order)[:, :longest].masked_fill(steps >= lengths[:, None], 0)
-    return Laid(tokens, steps, place[logprobs.sources(batch.learn)], place[_last(batch)])
+    return Laid(tokens, steps, *_places(batch, place))
+
+
+def _places(batch: TokenBatch, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sources [N], learned tokens [N] and last tokens [B] of a batch, at their new places."""
+    before = logprobs.sources(batch.learn)
+    return place[before], place[before + 1], place[_last(batch)]
 
 
 def _last(batch: TokenBatch) -> Tensor:

@@ -8,23 +8,16 @@ no number.
 from __future__ import annotations
 
 import copy
-import math
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel
 
 from heed import logprobs
 from heed.data.batch import TokenBatch
 from heed.errors import ConfigError
-from heed.ids import stream_seed
 from heed.models.backbone import (
     Layout,
     backbone_of,
@@ -35,52 +28,10 @@ from heed.models.backbone import (
     plain_head,
     unwrap,
 )
-from heed.models.load import (
-    is_classifier,
-    load_causal,
-    load_extra,
-    load_with,
-    resolve_path,
-    save_model,
-)
+from heed.models.head import Head, read_out
+from heed.models.reward_head import RewardHead
 
-SCALE_FIELDS = ("gain", "bias")
-"""Entries of heed.json that put a reward model's output on the score's scale."""
-
-
-class Head(nn.Module):
-    """Base of the heads: outputs that a head does not have are None."""
-
-    def outputs(
-        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "auto"
-    ) -> dict[str, Tensor | None]:
-        """Evaluate a batch.
-
-        Args:
-            batch: rows on this module's device.
-            entropy: whether the entropy is computed where there is one.
-            layout: padded runs the rows side by side, packed joins them end to end, auto joins
-                them where the model attends by rows.
-
-        Returns:
-            logprobs [B, T], entropy [B, T] (detached), values [B, T], scores [B], each fp32 or
-            None; per-token outputs are 0 where nothing is learned.
-        """
-        raise NotImplementedError
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
-
-    def gradient_checkpointing_enable(self) -> None:
-        """Recompute activations in the backward pass (in training mode)."""
-        for module in self.modules():
-            if isinstance(module, PreTrainedModel):
-                # transformers renamed it in 5.x; the old name goes with version 6.
-                enable = getattr(module, "activation_checkpointing_enable", None)
-                (enable or module.gradient_checkpointing_enable)()
-                return
+__all__ = ["Head", "PolicyHead", "RewardHead", "SharedHead", "ValueHead"]
 
 
 class PolicyHead(Head):
@@ -98,9 +49,14 @@ class PolicyHead(Head):
         self.is_plain = plain_head(causal) is not None
 
     def outputs(
-        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "auto"
+        self,
+        batch: TokenBatch,
+        *,
+        entropy: bool = False,
+        layout: Layout = "auto",
+        also: Collection[str] = (),
     ) -> dict[str, Tensor | None]:
-        """Evaluate a batch; see `Head.outputs`."""
+        """Evaluate a batch; see `Head.outputs`, and `learners.base.Further` for `also`."""
         targets = batch.tokens[batch.learn]
         kept = None if batch.kept is None else batch.kept[batch.learn]
         selected, spread = self._selected(batch, layout), None
@@ -124,18 +80,36 @@ class PolicyHead(Head):
             "entropy": None if spread is None else logprobs.scatter(spread.detach(), batch.learn),
             "values": None,
             "scores": None,
+            **self._further(selected, batch, also),
         }
+
+    def _further(
+        self, selected: Tensor, batch: TokenBatch, also: Collection[str]
+    ) -> dict[str, Tensor | None]:
+        """Outputs that need the whole vocabulary a second time."""
+        kept = None if batch.kept is None else batch.kept[batch.learn]
+        found: dict[str, Tensor | None] = {}
+        if "log_collision" in also:
+            values = logprobs.log_collision(self._logits, selected, batch.temperature, kept)
+            found["log_collision"] = logprobs.scatter(values, batch.learn)
+        if "log_distribution" in also:
+            logits = self._logits(selected)
+            found["log_distribution"] = logprobs.distribution(logits, batch.temperature, kept)
+        return found
 
     def log_distribution(self, batch: TokenBatch, *, layout: Layout = "auto") -> Tensor:
         """Evaluate the whole distribution that predicts each learned token: [N, V] nats, fp32.
 
         Ids that the sampler could not choose from (`batch.kept`) have -inf.
         """
-        selected = self._selected(batch, layout)
-        if self.is_plain:
-            selected = unwrap(self.causal).get_output_embeddings()(selected)
+        logits = self._logits(self._selected(batch, layout))
         kept = None if batch.kept is None else batch.kept[batch.learn]
-        return logprobs.distribution(selected, batch.temperature, kept)
+        return logprobs.distribution(logits, batch.temperature, kept)
+
+    def _logits(self, selected: Tensor) -> Tensor:
+        if not self.is_plain:
+            return selected
+        return unwrap(self.causal).get_output_embeddings()(selected)
 
     def _selected(self, batch: TokenBatch, layout: Layout) -> Tensor:
         """What predicts each learned token: hidden states [N, D], or logits [N, V]."""
@@ -169,13 +143,11 @@ class SharedHead(PolicyHead):
         self.score.to(next(causal.parameters()))
         self._seen: Tensor | None = None
 
-    def outputs(
-        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "auto"
-    ) -> dict[str, Tensor | None]:
-        """Evaluate a batch; see `Head.outputs`."""
-        found = super().outputs(batch, entropy=entropy, layout=layout)
+    def outputs(self, batch: TokenBatch, **options: Any) -> dict[str, Tensor | None]:
+        """Evaluate a batch; see `PolicyHead.outputs`."""
+        found = super().outputs(batch, **options)
         assert self._seen is not None
-        values = _read(self.score, self._seen)
+        values = read_out(self.score, self._seen)
         self._seen = None
         return {**found, "values": logprobs.scatter(values, batch.learn)}
 
@@ -215,8 +187,9 @@ class ValueHead(Head):
         """Copy a reward model; gain and bias enter the head, so values start on its scale."""
         value = cls(copy.deepcopy(reward.backbone).requires_grad_(True))
         with torch.no_grad():
-            value.score.weight.copy_(reward.score.weight * reward.gain)
-            value.score.bias.copy_(reward.bias.reshape(1))
+            weight, offset = reward.summed()
+            value.score.weight.copy_(weight * reward.gain)
+            value.score.bias.copy_((reward.gain * offset + reward.bias).reshape(1))
         return value
 
     def outputs(
@@ -224,160 +197,10 @@ class ValueHead(Head):
     ) -> dict[str, Tensor | None]:
         """Evaluate a batch; see `Head.outputs`."""
         states, laid = hidden_states(self.backbone, batch, layout)
-        values = _read(self.score, states.index_select(0, laid.sources))
+        values = read_out(self.score, states.index_select(0, laid.sources))
         return {
             "logprobs": None,
             "entropy": None,
             "values": logprobs.scatter(values, batch.learn),
             "scores": None,
         }
-
-
-class RewardHead(Head):
-    """One score for a whole row, read at its last real token.
-
-    score = gain (w . hidden[last]) + bias,   w ~ N(0, 1 / (d + 1)),   gain 1 and bias 0 at first
-
-    Gain and bias are not trained: they bring scores to a chosen mean and spread afterwards.
-
-    Source: Stiennon et al. 2020 and its code for the deviation 1 / sqrt(d + 1); Ziegler et al.
-    2019 for gain and bias.
-    """
-
-    gain: Tensor
-    bias: Tensor
-
-    def __init__(self, backbone: PreTrainedModel, *, seed: int = 0) -> None:
-        """Put a fresh head, drawn from `seed`, on a backbone, which it then trains."""
-        super().__init__()
-        self.backbone = backbone
-        width = hidden_size(backbone)
-        self.score = nn.Linear(width, 1, bias=False)
-        generator = torch.Generator().manual_seed(stream_seed(seed, "reward head"))
-        drawn = torch.randn(1, width, generator=generator) / math.sqrt(width + 1)
-        with torch.no_grad():
-            self.score.weight.copy_(drawn)
-        self.score.to(next(backbone.parameters()))
-        self.register_buffer("gain", torch.ones(()))
-        self.register_buffer("bias", torch.zeros(()))
-
-    def set_scale(self, gain: float, bias: float) -> None:
-        """Set what turns the head's output into the score: gain x output + bias."""
-        self.gain.fill_(gain)
-        self.bias.fill_(bias)
-
-    def outputs(
-        self, batch: TokenBatch, *, entropy: bool = False, layout: Layout = "auto"
-    ) -> dict[str, Tensor | None]:
-        """Evaluate a batch; see `Head.outputs`."""
-        states, laid = hidden_states(self.backbone, batch, layout)
-        read = _read(self.score, states.index_select(0, laid.last))
-        scores = self.gain.float() * read + self.bias.float()
-        return {"logprobs": None, "entropy": None, "values": None, "scores": scores}
-
-    @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        *,
-        seed: int = 0,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        dtype: torch.dtype = torch.float32,
-    ) -> RewardHead:
-        """Load a reward model, or put a fresh head (drawn from `seed`) on a causal model.
-
-        Args:
-            path: folder, run folder or hub id of a causal language model, or of a sequence
-                classifier with one label, whose head is then taken.
-
-        Raises:
-            ConfigError: the classifier has more labels than one.
-            StoreError: as `load_causal`.
-        """
-        where = resolve_path(path)
-        how: dict[str, Any] = {
-            "revision": revision,
-            "trust_remote_code": trust_remote_code,
-            "dtype": dtype,
-        }
-        if not _is_classifier(where, revision, trust_remote_code):
-            return cls(backbone_of(load_causal(where, **how)), seed=seed)
-        model = load_with(AutoModelForSequenceClassification.from_pretrained, where, **how)
-        output = _output_of(model)
-        head = cls(backbone_of(model), seed=seed)
-        extra = load_extra(where)
-        bias = 0.0 if output.bias is None else float(output.bias)
-        with torch.no_grad():
-            head.score.weight.copy_(output.weight)
-        gain = float(extra.get("gain", 1.0))
-        head.set_scale(gain, gain * bias + float(extra.get("bias", 0.0)))
-        return head.eval()
-
-    def save(
-        self,
-        folder: str | Path,
-        tokenizer: PreTrainedTokenizerBase | None = None,
-        extra: dict[str, Any] | None = None,
-    ) -> Path:
-        """Write a sequence classifier with one label; gain and bias go to heed.json.
-
-        transformers opens it with `AutoModelForSequenceClassification`, whose logit is the score
-        before gain and bias.
-
-        Raises:
-            ConfigError: transformers has no sequence classifier for the architecture.
-            StoreError: the folder cannot be written.
-        """
-        config = copy.deepcopy(self.backbone.config)
-        config.num_labels = 1
-        if config.pad_token_id is None and tokenizer is not None:
-            config.pad_token_id = tokenizer.pad_token_id
-        try:
-            with torch.device("meta"):
-                model = AutoModelForSequenceClassification.from_config(config)
-        except ValueError as error:
-            raise ConfigError(
-                f"transformers has no sequence classifier for {type(config).__name__}, so a reward "
-                "model of it cannot be saved; start from another architecture"
-            ) from error
-        output = _output_of(model)
-        output.weight = self.score.weight
-        output.register_parameter("bias", None)
-        # The classifier wraps this backbone itself, not a copy: nothing is duplicated in memory.
-        setattr(model, model.base_model_prefix, self.backbone)
-        scale = {"gain": float(self.gain), "bias": float(self.bias)}
-        return save_model(folder, model, tokenizer, {"kind": "reward", **scale, **(extra or {})})
-
-
-def _read(head: nn.Linear, hidden: Tensor) -> Tensor:
-    # One dot product a token: fp32 costs nothing, and a score in bf16 would have 3 digits.
-    bias = None if head.bias is None else head.bias.float()
-    with torch.autocast(hidden.device.type, enabled=False):
-        wide = torch.promote_types(hidden.dtype, torch.float32)
-        weight = head.weight.to(wide)
-        return nn.functional.linear(
-            hidden.to(wide), weight, None if bias is None else bias.to(wide)
-        ).squeeze(-1)
-
-
-def _is_classifier(path: str, revision: str | None, trust_remote_code: bool) -> bool:
-    try:
-        config = AutoConfig.from_pretrained(
-            path, revision=revision, trust_remote_code=trust_remote_code
-        )
-    except Exception:
-        return False  # the loader that follows finds the same fault and explains it
-    return is_classifier(config)
-
-
-def _output_of(model: PreTrainedModel) -> nn.Linear:
-    inside = {id(module) for module in model.base_model.modules()}
-    found = [m for m in model.modules() if isinstance(m, nn.Linear) and id(m) not in inside]
-    if len(found) != 1 or found[0].out_features != 1:
-        sizes = [m.out_features for m in found]
-        raise ConfigError(
-            f"{type(model).__name__} ends in linear layers of {sizes} outputs, expected one with 1 "
-            "output; a reward model gives one score (num_labels=1)"
-        )
-    return found[0]

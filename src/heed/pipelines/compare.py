@@ -15,6 +15,7 @@ from heed.data.datasets import paths_of
 from heed.data.exchange import write_rows
 from heed.data.report import settle
 from heed.feedback.base import Labeller
+from heed.feedback.ensemble import sources_of
 from heed.feedback.resolve import load_scorers
 from heed.feedback.simulated import Biases, Crew, ScorerLabeller, SimulatedLabeller
 from heed.ids import content_hash, stream_seed
@@ -77,7 +78,7 @@ class CompareConfig(Settings):
 
 def run(config: CompareConfig, sinks: Sequence[Sink] = ()) -> Run:
     """Compare, and leave `RUN/pairs.jsonl` and `RUN/preferences.jsonl`."""
-    inputs = {"data": config.data.path} | {f"scorer {w}": w for w in config.scorers}
+    inputs = {"data": config.data.path} | {f"scorer {w}": sources_of(w) for w in config.scorers}
     with Run.start(config.run, "compare", config, inputs, sinks) as run:
         completions, report = load_completions(config.data)
         settle(run, [(report, config.data.max_loss_frac)])

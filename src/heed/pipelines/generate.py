@@ -9,7 +9,7 @@ from pydantic import Field
 
 from heed.data.exchange import write_rows
 from heed.data.report import settle
-from heed.engines.policy import load_fitting_prompts, open_policy
+from heed.engines.policy import load_fitting_prompts, note_path, open_policy
 from heed.records import Sampling
 from heed.runs.run import Run
 from heed.runs.sinks import Sink
@@ -61,8 +61,9 @@ def run(config: GenerateConfig, sinks: Sequence[Sink] = ()) -> Run:
             config.model,
             device=config.learner.device,
             precision=config.learner.precision,
-            max_rows=config.engine.max_rows,
+            engine=config.engine,
         )
+        note_path(run, policy.engine)
         prompts, report = load_fitting_prompts(
             config.data, policy.engine, config.sampling.max_tokens
         )

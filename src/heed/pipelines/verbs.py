@@ -90,16 +90,58 @@ VERBS: Mapping[str, Verb] = _table(
         "Train a reward model on preferences",
     ),
     Verb(
+        "prm",
+        "heed.algorithms.prm:PRMConfig",
+        "heed.algorithms.prm:run",
+        "Train a process reward model on labelled steps",
+    ),
+    Verb(
+        "select",
+        "heed.pipelines.members:SelectConfig",
+        "heed.pipelines.members:select",
+        "Keep the best of several reward models, and say how far they differ",
+    ),
+    Verb(
+        "average",
+        "heed.pipelines.members:AverageConfig",
+        "heed.pipelines.members:average",
+        "Average the weights of reward models that were trained from one start",
+    ),
+    Verb(
+        "preference",
+        "heed.algorithms.preference_config:PreferenceConfig",
+        "heed.algorithms.preference:run",
+        "Train a policy on comparisons without sampling: DPO and its family",
+    ),
+    Verb(
+        "unpaired",
+        "heed.algorithms.unpaired_config:UnpairedConfig",
+        "heed.algorithms.unpaired:run",
+        "Train a policy on replies called good or bad: KTO and BCO",
+    ),
+    Verb(
         "ppo",
         "heed.algorithms.ppo_config:PPOConfig",
         "heed.algorithms.ppo:run",
         "Optimise a policy against a score, with a KL penalty",
     ),
     Verb(
+        "online",
+        "heed.algorithms.online_config:OnlineConfig",
+        "heed.algorithms.critic_free:run",
+        "Optimise a policy without a value model: GRPO, RLOO, REINFORCE++ and their like",
+    ),
+    Verb(
         "generate",
         "heed.pipelines.generate:GenerateConfig",
         "heed.pipelines.generate:run",
         "Sample completions, and pairs to compare, from a policy",
+    ),
+    Verb(
+        "best_of_n",
+        "heed.algorithms.best_of_n:BestOfNConfig",
+        "heed.algorithms.best_of_n:run",
+        "Keep the best of each prompt's completions, and measure what n buys",
     ),
     Verb(
         "compare",

@@ -20,6 +20,8 @@ BARELY = 0.03
 """A reward model this little above a baseline is called barely better."""
 LOW_ACCURACY = 0.6
 LOW_EOS = 0.8
+MOST_EQUAL_GROUPS = 0.5
+"""Share of groups that teach nothing, above which most of the sampling is spent for nothing."""
 COLLAPSED_ENTROPY = 0.3
 HIGH_CLIPFRAC = 0.3
 LONGER = 2.0
@@ -53,6 +55,8 @@ def all_checks(record: RunRecord, statements: Sequence[Statement]) -> list[Check
     found = []
     for run in roles.online_runs(record):
         found += [_checked(run, name, check) for name, check in _ONLINE]
+        if run.known("frac_reward_zero_std")[1]:
+            found.append(_checked(run, "groups teach something", _equal_groups))
     found += [Check("numbers are finite", *_finite(record))]
     for name, rule in _FINDINGS:
         found += [Check(name, "raised", text, "care") for text in rule(statements)] or [
@@ -166,6 +170,19 @@ def _explained_variance(run: RunRecord) -> Verdict:
         "raised",
         f"The value model explains less than nothing (explained variance {numbers.figure(late)} in "
         "the last third): advantages are noisier than without it.",
+        "care",
+    )
+
+
+def _equal_groups(run: RunRecord) -> Verdict:
+    late = _ends(run.known("frac_reward_zero_std")[1], 1 / 3)[1]
+    if late <= MOST_EQUAL_GROUPS:
+        return QUIET
+    return (
+        "raised",
+        f"In the last third {numbers.share(late, 0)} of the groups have scores that are all equal: "
+        "they teach nothing. Prompts of other difficulty, more completions of each, or a finer "
+        "score would help.",
         "care",
     )
 

@@ -30,6 +30,8 @@ SMALL = (
 )
 """Metrics to draw (the first that is there), heading, tone."""
 _OPTIONAL = {"quality/true", "kl_coef"}
+_OF_VALUES = {"value/explained_variance"}
+"""Absent, and rightly so, where a method has no value model."""
 _SHARES = {"policy/clipfrac_avg"}
 _INCLUDE = {
     "objective/kl": (0.0,),
@@ -55,7 +57,7 @@ def _online(run: RunRecord) -> Section:
     on_purpose = roles.is_overoptimisation(run)
     name = roles.label(run)
     section = Section(f"curves-{_slug(run.stage)}", f"{name}: the curves")
-    coef = number(roles.setting(run.config, "kl_coef"))
+    coef = roles.kl_coef(run)
     if on_purpose:
         section.title = "Over-optimisation, on purpose"
         section.lead = (
@@ -117,13 +119,14 @@ def _hero(run: RunRecord) -> Block:
 
 def _small_figures(run: RunRecord) -> tuple[list[Figure], list[str]]:
     there, absent = [], []
+    optional = _OPTIONAL | (_OF_VALUES if run.kind == "online" else set())
     for names, title, tone in SMALL:
         name = next((n for n in names if len(run.known(n)[0]) >= 2), None)
         if name == "kl_coef" and len(set(run.known(name)[1])) == 1:
             continue
         if name is not None:
             there.append((name, title, tone))
-        elif not _OPTIONAL & set(names):
+        elif not optional & set(names):
             absent.append(title[:1].lower() + title[1:])
     width = SMALLER if len(there) in _IN_FOURS else _NARROW
     figures = [metric_figure(run, *which, x_label="update", width=width) for which in there]

@@ -132,6 +132,8 @@ def subject(name: str, policy: str | None = None, rival: str | None = None) -> S
         judge = next((_WORDS[w] for w in rest if w in _WORDS), rest[-1] if rest else None)
         return Subject("win_rate", policy, rival, judge)
     if "accuracy" in words:
+        if "subset" in words or "member" in words:
+            return Subject("subset_accuracy")
         if "length" in words or "longer" in words:
             return Subject("length_accuracy")
         is_bag = "bag" in words or "bow" in words

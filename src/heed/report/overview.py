@@ -19,9 +19,13 @@ from heed.report.parting import Parting
 KINDS = {
     "pipeline": "pipeline",
     "ppo": "policy optimisation (PPO)",
+    "online": "policy optimisation",
     "sft": "supervised fine-tuning",
     "reward": "reward model",
+    "preference": "preference optimisation (DPO family)",
+    "unpaired": "optimisation on good and bad replies",
     "generate": "sampling",
+    "best_of_n": "best of n",
     "compare": "comparisons",
     "evaluate": "evaluation",
     "world": "world",

@@ -14,6 +14,7 @@ from heed.report.completions import completions_section
 from heed.report.curves import distance_section, online_sections, supervised_section
 from heed.report.findings import statements
 from heed.report.folder import RunRecord, read_folder
+from heed.report.offline import offline_sections
 from heed.report.overview import header, overview
 from heed.report.provenance import data_section, reproduction_section, time_section
 from heed.report.scorer import reward_section
@@ -65,9 +66,10 @@ def sections(record: RunRecord) -> tuple[list[Section], list[str]]:
     reward = reward_section(record, statements(record))
     completions = completions_section(record)
     supervised = supervised_section(record)
-    if not online:
+    offline = offline_sections(record)
+    if not online and not offline:
         absent.append("Policy optimisation: no policy was optimised in this run.")
-    elif distance is None:
+    elif online and distance is None:
         absent.append("Quality against distance: fewer than 3 looks measured KL with a score.")
     if reward is None:
         absent.append("Reward model: none was trained in this run.")
@@ -75,7 +77,7 @@ def sections(record: RunRecord) -> tuple[list[Section], list[str]]:
         absent.append("Completions over time: no stage kept samples.")
     if supervised is None:
         absent.append("Supervised training: no stage logged a loss.")
-    parts = [*online, distance, reward, completions, supervised]
+    parts = [*online, *offline, distance, reward, completions, supervised]
     found = [section for section in parts if section is not None]
     found += [data_section(record), time_section(record), reproduction_section(record)]
     return found, absent

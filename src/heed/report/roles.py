@@ -12,7 +12,11 @@ _FEW_LOOKS = 16
 
 def online_runs(record: RunRecord) -> list[RunRecord]:
     """Return the runs that optimised a policy against a score, in their order."""
-    return [run for run in record.walk() if run.kind == "ppo" or "objective/kl" in _names(run)]
+    return [
+        run
+        for run in record.walk()
+        if run.kind in ("ppo", "online") or "objective/kl" in _names(run)
+    ]
 
 
 def supervised_runs(record: RunRecord) -> list[RunRecord]:
@@ -28,7 +32,13 @@ def reward_run(record: RunRecord) -> RunRecord | None:
 def is_overoptimisation(run: RunRecord) -> bool:
     """Whether a run over-optimises on purpose: by its name, with the KL coefficient at 0."""
     named = any("overoptim" in text.lower().replace("-", "") for text in (run.stage, run.name))
-    return named and number(setting(run.config, "kl_coef")) in (0.0, None)
+    return named and kl_coef(run) in (0.0, None)
+
+
+def kl_coef(run: RunRecord) -> float | None:
+    """Return the KL coefficient of a run that optimised a policy: `kl_coef`, or `beta`."""
+    coef = number(setting(run.config, "kl_coef"))
+    return number(setting(run.config, "beta")) if coef is None else coef
 
 
 def setting(config: Any, name: str) -> Any:

@@ -35,7 +35,8 @@ def reward_section(record: RunRecord, said: Sequence[Statement]) -> Section | No
     calibration = mapping(run.facts.get("calibration"))
     shown: list[Figure] = []
     absent: list[Block] = []
-    for part in (_accuracy(said), _reliability(calibration), _gaps(calibration)):
+    parts = [_accuracy(said), _reliability(calibration), _gaps(calibration)]
+    for part in (*parts, *_optional(run.facts)):
         if isinstance(part, Figure):
             shown.append(part)
         else:
@@ -58,6 +59,47 @@ def reward_section(record: RunRecord, said: Sequence[Statement]) -> Section | No
         section.blocks.append(missing("The training curves were not logged."))
     section.blocks += _words(run.facts.get("words"))
     return section
+
+
+def _optional(facts: Row) -> list[Figure]:
+    """Accuracy by length difference, by label and by subset, as far as the run has them."""
+    found = []
+    for key, title, what, note in (
+        ("length_bins", "Accuracy by length difference", "tokens",
+         "Tokens of chosen less those of rejected: a scorer of length fails on the left."),
+        ("margin_bins", "Accuracy by margin", "margin", "Pairs grouped by their label's margin."),
+        ("strength_bins", "Accuracy by strength", "strength",
+         "Pairs grouped by how much better the labellers called the chosen side."),
+    ):  # fmt: skip
+        chart = []
+        for row in rows(facts.get(key)):
+            low, high, accuracy, n = (number(row.get(k)) for k in ("low", "high", "accuracy", "n"))
+            if low is None or high is None or accuracy is None or not n:
+                continue
+            ends = wilson(min(max(accuracy, 0.0), 1.0) * n, int(n))
+            span = f"{numbers.figure(low, 2)} to {numbers.figure(high, 2)}"
+            label = f"{what} {span} (n = {numbers.whole(n)})"
+            chart.append(Interval(label, accuracy, ends.low, ends.high, "proxy"))
+        if len(chart) > 1:
+            found.append(_chart(title, chart, note))
+    subsets = []
+    for row in rows(facts.get("subsets")):
+        accuracy, low, high, n = (number(row.get(k)) for k in ("accuracy", "low", "high", "n"))
+        if accuracy is not None and n:
+            label = f"{row.get('name')} (n = {numbers.whole(n)})"
+            subsets.append(Interval(label, accuracy, low, high, "proxy"))
+    if subsets:
+        note = f"Held-out pairs by subset_column; {numbers.LEVEL} intervals over prompts."
+        found.append(_chart("Accuracy by subset", subsets, note))
+    return found
+
+
+def _chart(title: str, chart: Sequence[Interval], note: str) -> Figure:
+    drawing = intervals(
+        list(chart), title=title, reference=(0.5, "chance"),
+        description="; ".join(f"{row.label}: {numbers.share(row.estimate)}" for row in chart),
+    )  # fmt: skip
+    return Figure(title, drawing, note)
 
 
 def _words(found: object) -> list[Block]:
@@ -131,9 +173,5 @@ def _gaps(calibration: Row) -> Figure | Block:
         chart.append(Interval(label, accuracy, ends.low, ends.high, "proxy"))
     if not chart:
         return missing("Accuracy by score gap was not measured.")
-    drawing = intervals(
-        chart, title="Accuracy by score gap", reference=(0.5, "chance"),
-        description="; ".join(f"{row.label}: {numbers.share(row.estimate)}" for row in chart),
-    )  # fmt: skip
     note = "Pairs grouped by how far apart their scores are: a wide gap should mean a sure call."
-    return Figure("Accuracy by score gap", drawing, note)
+    return _chart("Accuracy by score gap", chart, note)

@@ -63,10 +63,10 @@ def now() -> str:
 
 @cache
 def code_hash() -> str:
-    """Hash the package's Python files: their relative names and their bytes."""
+    """Hash the package's code, Python and C++: relative names and bytes."""
     root = Path(heed.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".cpp", ".h")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import math
 import numbers
-import shutil
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -26,8 +25,9 @@ from typing import IO, Any
 from heed.errors import ConfigError, HeedError, StoreError
 from heed.records import Finding
 from heed.runs import manifest as about
+from heed.runs.claim import claim, previous_manifest
 from heed.runs.files import append_line, full_disk, keep_lines, read_json, read_lines, write_json
-from heed.runs.lock import LOCK_NAME, is_locked, take_lock
+from heed.runs.lock import is_locked
 from heed.runs.memory import PeakMemory
 from heed.runs.metrics import describe
 from heed.runs.sinks import Figure, Sink
@@ -62,6 +62,7 @@ class Run:
         self._began = self._saved = time.monotonic()
         self._earlier_seconds = 0.0
         self._earlier_peak: int | None = None
+        self._earlier: dict[str, Any] = {}
         self._warned: set[tuple[Any, Any, Any]] = set()
 
     # -- begin --------------------------------------------------------------------------------
@@ -93,9 +94,9 @@ class Run:
         if settings.resume and settings.overwrite:
             raise ConfigError("run.resume and run.overwrite exclude each other; set one of them")
         folder = Path(settings.folder).absolute()
-        lock = _claim(folder)
+        lock = claim(folder)
         try:
-            previous = _previous(folder, settings)
+            previous = previous_manifest(folder, settings)
             kept = config.model_dump(mode="json") if isinstance(config, Settings) else config
             run = cls(folder, about.new_manifest(settings, kind, kept, inputs or {}), sinks)
             run._lock = lock
@@ -140,6 +141,7 @@ class Run:
         walls = [row.get("wall_seconds") or 0.0 for row in self.metrics()]
         self._earlier_seconds = max([previous.get("seconds") or 0.0, *walls])
         self._earlier_peak = previous.get("peak_memory_bytes")
+        self._earlier = previous.get("environment") or {}
         self._warned = {(w["step"], w["name"], w["message"]) for w in self.warnings()}
         now["created"] = previous.get("created") or now["created"]
         now["resumes"] = (previous.get("resumes") or 0) + 1
@@ -257,8 +259,15 @@ class Run:
         write_json(self.folder / "data_report.json", [dict(report) for report in reports])
 
     def note_environment(self, **facts: Any) -> None:
-        """Add to the manifest's environment, such as the device and the number of threads."""
+        """Add to the manifest's environment, such as the device and the number of threads.
+
+        Where an earlier part of the run noted something else, that is a warning.
+        """
         self._writable()
+        earlier = {name: self._earlier[name] for name in facts if name in self._earlier}
+        changed = about.differences(earlier, {name: facts[name] for name in earlier})
+        if changed:
+            self.warn(0, "resume", f"resumed where not all is as before: {'; '.join(changed)}")
         self._manifest["environment"] |= facts
         self._save()
 
@@ -275,7 +284,7 @@ class Run:
         keep_lines(self.folder / "warnings.jsonl", lambda row: row["step"] <= step)
         self._warned = {key for key in self._warned if key[0] <= step}
         for path in self.folder.glob("rollouts/update-*"):
-            if int(path.name.removeprefix("update-").split(".")[0]) > step + 1:
+            if int(path.name.split("-")[1].split(".")[0]) > step + 1:
                 path.unlink()
 
     # -- end ----------------------------------------------------------------------------------
@@ -361,39 +370,3 @@ class Run:
                 f"the run in {self.folder} is open for reading, or has ended; "
                 "start it with run.resume=true to write to it"
             )
-
-
-def _claim(folder: Path) -> IO[str]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return take_lock(folder)
-    except OSError as error:
-        raise StoreError(
-            f"the run folder {folder} cannot be made or written ({error.strerror}); "
-            "give run.folder a place that you may write to"
-        ) from error
-
-
-def _previous(folder: Path, settings: RunSettings) -> dict[str, Any] | None:
-    """The manifest to go on from, after the folder was emptied where that was asked for."""
-    content = [path for path in folder.iterdir() if path.name != LOCK_NAME]
-    if not content:
-        return None
-    if not (folder / "manifest.json").is_file():
-        raise StoreError(
-            f"{folder} holds {len(content)} files or folders and no manifest.json, so it is not "
-            "a run; heed neither resumes nor overwrites it: give run.folder another place"
-        )
-    if settings.overwrite:
-        for path in content:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        return None
-    manifest: dict[str, Any] = read_json(folder / "manifest.json")
-    if not settings.resume:
-        # This process holds the lock, so a run that says it is running was killed.
-        status = str(manifest.get("status")).replace("running", "interrupted")
-        raise StoreError(
-            f"{folder} already holds a run ({status}); set run.resume=true to go on with it, "
-            "run.overwrite=true to replace it, or give run.folder another place"
-        )
-    return manifest

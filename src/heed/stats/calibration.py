@@ -117,15 +117,40 @@ def accuracy_by_gap(gaps: ArrayLike, outcomes: ArrayLike, num_bins: int = 5) -> 
     Returns:
         Bins ascending; edges in nats, `predicted` the mean confidence, `observed` the accuracy.
     """
+    confidence, correct = fold(gaps, outcomes)
+    return _equal_bins(np.abs(np.asarray(gaps, dtype=float)), confidence, correct, num_bins)
+
+
+def accuracy_by(values: ArrayLike, correct: ArrayLike, num_bins: int = 5) -> list[Bin]:
+    """Measure accuracy in bins of any quantity (a difference in length, a margin).
+
+    Args:
+        values: [N] finite.
+        correct: [N] of 0, 0.5 or 1.
+        num_bins: at least 1, of equally many pairs; fewer come back when values repeat.
+
+    Returns:
+        Bins ascending; edges and `predicted` (the bin's mean) in the quantity's unit, `observed`
+        the accuracy.
+
+    Raises:
+        DataError: the two do not match, or there are none.
+    """
+    x, _ = group_values(values, None)
+    y, _ = group_values(correct, None)
+    if x.shape != y.shape:
+        raise DataError(f"found {len(x)} values and {len(y)} outcomes; expected as many of each")
+    return _equal_bins(x, x, y, num_bins)
+
+
+def _equal_bins(size: NDArray, predicted: NDArray, correct: NDArray, num_bins: int) -> list[Bin]:
     if num_bins < 1:
         raise ConfigError(f"num_bins is {num_bins}, expected at least 1")
-    confidence, correct = fold(gaps, outcomes)
-    size = np.abs(np.asarray(gaps, dtype=float))
     edges = np.unique(np.quantile(size, np.linspace(0, 1, num_bins + 1)))
     place = np.clip(np.searchsorted(edges, size, side="right") - 1, 0, max(len(edges) - 2, 0))
     top = np.minimum(np.arange(len(edges)) + 1, len(edges) - 1)
     return [
-        _bin(edges[b], edges[top[b]], confidence[place == b], correct[place == b])
+        _bin(edges[b], edges[top[b]], predicted[place == b], correct[place == b])
         for b in np.unique(place)
     ]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from heed.algorithms.online import Parts
+from heed.algorithms.parts import Parts
 from heed.algorithms.ppo_config import PPOConfig
 from heed.algorithms.rollouts import Experience
 from heed.data.batch import Row, TokenBatch, collate, stream_of
@@ -63,6 +63,7 @@ def experience(
         scores=torch.tensor(scores),
         ended=torch.tensor([finish == "stop" for finish in FINISHES]),
         parts={},
+        group=torch.arange(len(rows)),
         num_failed=0,
     )
 

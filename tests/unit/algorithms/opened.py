@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from heed.algorithms import ppo, rollouts
-from heed.algorithms.online import Parts
-from heed.algorithms.ppo_config import PPOConfig
+from heed.algorithms import rollouts
+from heed.algorithms.online_settings import OnlineSettings
+from heed.algorithms.parts import Parts, make_parts
 from heed.data.render import Renderer
 from heed.models.adapters import add_lora
 from heed.models.load import load_causal, load_tokenizer
@@ -19,20 +19,20 @@ from heed.runs.run import Run
 
 
 @contextmanager
-def opened(config: PPOConfig) -> Iterator[tuple[Parts, Run]]:
+def opened(config: OnlineSettings) -> Iterator[tuple[Parts, Run]]:
     """Make the parts of a PPO run as `ppo.run` makes them."""
     with Run.start(config.run, "ppo", {}) as run:
         causal: nn.Module = load_causal(config.model)
         if config.model.lora:
             causal = add_lora(causal, config.model.lora, seed=config.run.seed)
-        yield ppo.make_parts(config, run, causal, Renderer(load_tokenizer(config.model))), run
+        yield make_parts(config, run, causal, Renderer(load_tokenizer(config.model))), run
 
 
 def sampled(
-    config: PPOConfig, parts: Parts, run: Run, *, update: int = 1, num: int = 16
+    config: OnlineSettings, parts: Parts, run: Run, *, update: int = 1, num: int = 16
 ) -> rollouts.Experience:
     """Completions of the first prompts, scored and laid out."""
-    sampling = config.sampling.model_copy(update={"n": config.num_generations, "seed": update})
+    sampling = config.sampling.model_copy(update={"n": config.group_size, "seed": update})
     prompts = [parts.prompts[i % len(parts.prompts)] for i in range(num)]
     groups = rollouts.collect(
         run, update, parts.engine, parts.scorer, prompts, sampling, parts.renderer, parts.ending

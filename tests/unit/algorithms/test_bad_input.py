@@ -319,7 +319,7 @@ def test_an_adaptive_coefficient_that_starts_at_zero(
     capsys.readouterr()
     assert main(words) == WRONG
     said = capsys.readouterr().err
-    assert "kl_coef is 0, from where an adaptive coefficient (kl_target) never leaves" in said
+    assert "the KL coefficient is 0, from where an adaptive one (kl_target) never leaves" in said
     assert not (tmp_path / "run").exists()
 
 

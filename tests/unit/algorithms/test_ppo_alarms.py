@@ -12,7 +12,8 @@ import torch
 from tests.tiny import Tiny, run_stage
 from tests.unit.algorithms.opened import shaken
 
-from heed.algorithms import online, ppo
+from heed.algorithms import online_run
+from heed.algorithms.parts import Parts
 from heed.data.batch import TokenBatch, collate
 from heed.engines.local import LocalEngine
 from heed.errors import LearnerError
@@ -71,15 +72,15 @@ class Claiming:
         return completion.model_copy(update={"logprobs": tuple(found[batch.learn].tolist())})
 
 
-def _with_engine(patch: pytest.MonkeyPatch, make: Callable[[online.Parts], Claiming]) -> None:
+def _with_engine(patch: pytest.MonkeyPatch, make: Callable[[Parts], Claiming]) -> None:
     """Put another engine into the parts of the loop; the looks keep theirs."""
-    original = ppo.make_parts
+    original = online_run.make_parts
 
-    def make_parts(*args: Any, **kwargs: Any) -> online.Parts:
+    def make_parts(*args: Any, **kwargs: Any) -> Parts:
         parts = original(*args, **kwargs)
         return replace(parts, engine=make(parts))
 
-    patch.setattr(ppo, "make_parts", make_parts)
+    patch.setattr(online_run, "make_parts", make_parts)
 
 
 def test_tokens_of_another_policy_are_named(
@@ -90,7 +91,7 @@ def test_tokens_of_another_policy_are_named(
     shaken(moved, 0.025)
     save_model(tmp_path / "moved", moved, load_tokenizer(tiny.policy))
 
-    def make(parts: online.Parts) -> Claiming:
+    def make(parts: Parts) -> Claiming:
         reference = load_causal(tiny.policy)
         engine = LocalEngine(reference, parts.renderer, policy=parts.engine.policy)
         return Claiming(engine, parts.policy)
@@ -110,7 +111,7 @@ def test_a_negative_kl_from_another_temperature_is_named(
 ) -> None:
     """Tokens drawn at temperature 1 with the log-probabilities of temperature 2."""
 
-    def make(parts: online.Parts) -> Claiming:
+    def make(parts: Parts) -> Claiming:
         assert isinstance(parts.engine, LocalEngine)
         return Claiming(parts.engine, parts.policy, hotter=2.0)
 
@@ -146,9 +147,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(
 ) -> None:
     original, calls = LocalLearner._run, 0
 
-    def broken(self: LocalLearner, batch: TokenBatch, entropy: bool) -> Outputs:
+    def broken(self: LocalLearner, batch: TokenBatch, *more: Any) -> Outputs:
         nonlocal calls
-        found = original(self, batch, entropy)
+        found = original(self, batch, *more)
         if found.logprobs is not None and found.logprobs.requires_grad:
             calls += 1
             if calls == 3:

@@ -22,8 +22,10 @@ from tests.unit.algorithms.handmade import (
 )
 
 from heed import credit, masked
-from heed.algorithms import online
-from heed.algorithms.online import credited, minibatches, shaped_scores
+from heed.algorithms import updates
+from heed.algorithms.advantages import credited, shaped_scores
+from heed.algorithms.updates import minibatches
+from heed.learners.base import Outputs
 
 SIDES = pytest.mark.parametrize("side", ["right", "left"])
 
@@ -150,7 +152,7 @@ def test_p9_advantages_are_whitened_where_it_is_set(where: str, spread: bool) ->
     policy = ToldLearner()
     made = parts(noise(seen.batch, 3), noise(seen.batch, 4), policy=policy)
     batch, _, _ = credited(settings, made, seen, 0.1)
-    online._learn(settings, made, batch, 1)
+    updates.learn(settings, made, batch, 1, 0.1)
     means = [float(masked.mean(b.stream("advantages"), b.learn)) for b in policy.seen]
     assert all(abs(mean) < 1e-6 for mean in means) == spread
 
@@ -178,7 +180,7 @@ def test_p7_each_minibatch_is_a_step_of_policy_and_value() -> None:
     policy, value = ToldLearner(), ToldLearner(values=noise(seen.batch, 4))
     made = parts(noise(seen.batch, 3), noise(seen.batch, 4), policy=policy, value=value)
     batch, _, _ = credited(settings, made, seen, 0.1)
-    online._learn(settings, made, batch, 1)
+    updates.learn(settings, made, batch, 1, 0.1)
     for learner in (policy, value):
         assert learner.steps == 6
         visits = sorted(row for part in learner.seen for row in part.rows)
@@ -188,19 +190,19 @@ def test_p7_each_minibatch_is_a_step_of_policy_and_value() -> None:
 def test_p10_a_value_that_moved_too_far_has_no_gradient() -> None:
     seen = experience()
     batch, _, _ = credited(config(), parts(noise(seen.batch, 3), noise(seen.batch, 4)), seen, 0.1)
-    loss = online.value_loss(config(cliprange_value=0.2, vf_coef=0.1))
+    loss = updates.value_loss(config(cliprange_value=0.2, vf_coef=0.1).method)
     old, returns = batch.stream("old_values"), batch.stream("returns")
     # Past the bound on the way to the return: the clipped term is the larger, and is constant.
     moved = (old + 0.3 * (returns - old).sign()).requires_grad_()
     far = (returns - old).abs() > 0.3
-    terms = loss(online.Outputs(values=moved), batch)
+    terms = loss(Outputs(values=moved), batch)
     terms.values.sum().backward()
     assert moved.grad is not None
     assert bool((moved.grad[batch.learn & far] == 0).all())
     assert int((batch.learn & far).sum()) > 3
     # At the old value the gradient is that of the squared error, times vf_coef.
     still = old.clone().requires_grad_()
-    loss(online.Outputs(values=still), batch).values.sum().backward()
+    loss(Outputs(values=still), batch).values.sum().backward()
     torch.testing.assert_close(still.grad, torch.where(batch.learn, 0.1 * (old - returns), 0.0))
 
 

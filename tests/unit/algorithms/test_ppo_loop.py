@@ -15,8 +15,8 @@ from tests.tiny import Tiny, run_stage
 from tests.unit.algorithms.opened import gradients, opened, sampled, shaken
 
 from heed import kl
-from heed.algorithms import online
-from heed.algorithms.ppo_metrics import training_metrics
+from heed.algorithms import advantages, updates
+from heed.algorithms.online_metrics import training_metrics
 from heed.data.batch import TokenBatch
 from heed.learners.local import LocalLearner
 from heed.losses.likelihood import nll
@@ -59,8 +59,8 @@ def test_the_first_minibatch_has_ratio_one(tiny: Tiny, tmp_path: Path) -> None:
         own = parts.policy.forward(seen.batch).logprobs
         assert own is not None
         seen = replace(seen, batch=seen.batch.with_streams(behaviour_logprobs=own))
-        batch, _, _ = online.credited(config, parts, seen, 0.05)
-        found = training_metrics(online._learn(config, parts, batch, 1)[0][:1], [1.0])
+        batch, _, _ = advantages.credited(config, parts, seen, 0.05)
+        found = training_metrics(updates.learn(config, parts, batch, 1, 0.05)[0][:1], [1.0])
     assert found["val/ratio_first_max_deviation"] < 1e-6
     assert found["val/ratio"] == pytest.approx(1.0, abs=1e-6)
     assert found["policy/approxkl_avg"] < 1e-12
@@ -187,7 +187,7 @@ def test_ptx_adds_the_gradient_of_the_likelihood(
             tmp_path / f"{coef}", num_ppo_epochs=1, num_mini_batches=1, **changes
         )
         with opened(settings) as (parts, run), monkeypatch.context() as patch:
-            batch, _, _ = online.credited(settings, parts, sampled(settings, parts, run), 0.05)
+            batch, _, _ = advantages.credited(settings, parts, sampled(settings, parts, run), 0.05)
             policy = parts.policy
             assert isinstance(policy, LocalLearner)
 
@@ -199,8 +199,8 @@ def test_ptx_adds_the_gradient_of_the_likelihood(
                 return 1.0
 
             patch.setattr(LocalLearner, "step", step)
-            online._learn(settings, parts, batch, 1)
-            text = online.ptx_batch(settings, parts, 0)
+            updates.learn(settings, parts, batch, 1, 0.05)
+            text = updates.ptx_batch(settings, parts, 0)
     assert text is not None
     assert len(text) == 5
     for weight in policy.head.parameters():
@@ -219,7 +219,7 @@ def test_ptx_visits_every_text_and_reports_its_likelihood(tiny: Tiny, tmp_path: 
     config = tiny.ppo_config(tmp_path / "run", ptx_data=ptx, ptx_batch_size=4, ptx_coef=1e-9)
     with opened(config) as (parts, _):
         assert len(parts.ptx_rows) == 20
-        batches = [online.ptx_batch(config, parts, step) for step in range(5)]
+        batches = [updates.ptx_batch(config, parts, step) for step in range(5)]
         assert len({row for batch in batches for row in batch.rows}) == 20
         first = parts.policy.forward(batches[0]).logprobs
         assert first is not None

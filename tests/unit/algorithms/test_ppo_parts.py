@@ -10,7 +10,8 @@ import torch
 from tests.tiny import Tiny, run_stage
 from tests.unit.algorithms.opened import opened, sampled, shaken
 
-from heed.algorithms import online
+from heed.algorithms import advantages, updates
+from heed.algorithms.parts import Parts
 from heed.errors import ConfigError
 from heed.feedback.reward_model import RewardModelScorer
 from heed.learners.local import LocalLearner
@@ -21,7 +22,7 @@ from heed.models.load import load_causal
 LORA = {"r": 4, "alpha": 8.0}
 
 
-def _values(parts: online.Parts, batch: Any) -> torch.Tensor:
+def _values(parts: Parts, batch: Any) -> torch.Tensor:
     values = parts.value_learner.forward(batch).values
     assert values is not None
     return values[batch.learn]
@@ -36,12 +37,12 @@ def test_p2_a_value_head_of_the_policy_starts_at_zero(
         assert (parts.value is None) == (init == "shared")
         batch = sampled(config, parts, run).batch
         assert bool((_values(parts, batch) == 0).all())
-        made, _, _ = online.credited(config, parts, _second(config, parts, run), 0.05)
-        online._learn(config, parts, made, 1)
+        made, _, _ = advantages.credited(config, parts, _second(config, parts, run), 0.05)
+        updates.learn(config, parts, made, 1, 0.05)
         assert bool((_values(parts, batch) != 0).any()), "and it learns"
 
 
-def _second(config: Any, parts: online.Parts, run: Any) -> Any:
+def _second(config: Any, parts: Parts, run: Any) -> Any:
     return sampled(config, parts, run, update=2)
 
 
@@ -162,9 +163,9 @@ def test_with_adapters_the_reference_is_the_policy_without_them(tiny: Tiny, tmp_
         start = parts.policy.forward(batch).logprobs
         before = parts.reference.forward(batch).logprobs
         assert torch.equal(start, before)  # adapters start as zero maps
-        made, _, _ = online.credited(config, parts, sampled(config, parts, run, update=2), 0.05)
+        made, _, _ = advantages.credited(config, parts, sampled(config, parts, run, update=2), 0.05)
         for update in range(1, 4):
-            online._learn(config, parts, made, update)
+            updates.learn(config, parts, made, update, 0.05)
         assert torch.equal(parts.reference.forward(batch).logprobs, before)
         moved = parts.policy.forward(batch).logprobs
         assert float((moved - start).abs().max()) > 1e-3

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.tiny import Tiny, run_stage
 
-from heed.algorithms import reward
+from heed.algorithms import reward, reward_sources
 from heed.algorithms.reward import likelier_first
 from heed.data.datasets import load_preferences
 from heed.data.render import Renderer
@@ -204,13 +204,13 @@ def test_with_adapters_the_saved_model_scores_as_the_trained_one(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, np.ndarray] = {}
-    original = reward.judge_reward_model
+    original = reward_sources.judge_reward_model
 
     def judge(pairs: Any, gaps: np.ndarray, *rest: Any) -> Any:
         seen["gaps"] = gaps
         return original(pairs, gaps, *rest)
 
-    monkeypatch.setattr(reward, "judge_reward_model", judge)
+    monkeypatch.setattr(reward_sources, "judge_reward_model", judge)
     lora = {"r": 4, "alpha": 8.0}
     config = tiny.reward_config(
         tmp_path / "run",

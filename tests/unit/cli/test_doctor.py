@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from tests.small import possible
 
 from heed.cli import doctor
 from heed.cli.command import main
@@ -17,6 +19,25 @@ def test_doctor_says_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     for word in ("installed", "torch", "machine", "cores", "memory", "extras", "learner.precision"):
         assert word in out
+    assert "engine.path" in out
+
+
+@pytest.mark.parametrize("compiler", [None, "no-such-compiler"])
+def test_doctor_says_how_completions_are_decoded_and_why(
+    compiler: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from heed.engines.native import library
+
+    assert doctor.decoding("cuda").startswith("torch (the native loop runs on a CPU")
+    if compiler is None:
+        possible("native")
+        assert re.match(r"native for .* \(\d+ numbers at a time\)", doctor.decoding("cpu"))
+        return
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    library.forget()
+    assert "torch, more slowly (the compiler that CXX names" in doctor.decoding("cpu")
+    library.forget()
 
 
 def test_doctor_names_what_is_missing(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from tests.small import POLICY, raw_prompts, renderer, small
+from tests.small import PATHS, POLICY, possible, raw_prompts, renderer, small
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from heed.engines import decode
@@ -25,14 +27,24 @@ PROMPTS = raw_prompts([12, 3, 30, 12, 7, 21])
 SAMPLING = Sampling(max_tokens=14, n=3, seed=5)
 CACHE = cache_argument(small())
 
+in_force: dict[str, Any] = {"path": "torch"}
 
-def engine(max_rows: int = 64, model: torch.nn.Module | None = None, **how: int) -> LocalEngine:
+
+@pytest.fixture(params=PATHS, scope="module", autouse=True)
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test here runs on both paths, and both give the tokens that torch gave below."""
+    in_force["path"] = possible(request.param)
+    yield request.param
+    in_force["path"] = "torch"
+
+
+def engine(max_rows: int = 64, model: torch.nn.Module | None = None, **how: Any) -> LocalEngine:
     return LocalEngine(
         small(sharpen=3.0) if model is None else model,
         renderer(),
         policy=POLICY,
         max_rows=max_rows,
-        **how,
+        **{**in_force, **how},
     )
 
 
@@ -100,12 +112,12 @@ def test_seeds_and_samples_differ() -> None:
 
 def test_small_prefills_change_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "PREFILL_TOKENS", 20)
-    assert tokens(engine(7).generate(PROMPTS, SAMPLING)) == EXPECTED
+    assert tokens(engine(7, path="torch").generate(PROMPTS, SAMPLING)) == EXPECTED
 
 
 @pytest.mark.parametrize("max_rows", [2, 64])
 def test_a_prompt_is_run_once_for_all_its_samples(max_rows: int) -> None:
-    mine = engine(max_rows)
+    mine = engine(max_rows, path="torch")
     seen: list[int] = []
     real = mine._forward.prefill
     mine._forward.prefill = lambda prompts: seen.append(len(prompts)) or real(prompts)
@@ -143,6 +155,12 @@ def test_stop_texts_end_a_completion_and_stay_in_it() -> None:
             else:
                 assert new.tokens == old.tokens
     assert seen
+
+
+def test_cutting_nothing_keeps_all() -> None:
+    found = engine().generate(PROMPTS, SAMPLING.model_copy(update={"top_k": 100_000}))
+    assert tokens(found) == EXPECTED
+    assert all(c.kept is None for group in found for c in group)
 
 
 def test_a_fixed_length_on_request() -> None:
@@ -294,12 +312,12 @@ def test_a_model_whose_steps_differ_from_its_whole_pass_is_refused() -> None:
         lambda module, args, kwargs: (args, {"position_ids": kwargs["position_ids"] * 0}),
         with_kwargs=True,
     )
-    engine(model=model)  # without positions at all, both ways agree
+    engine(model=model, path="torch")  # without positions at all, both ways agree
     model.model.layers[0].self_attn.register_forward_pre_hook(
         lambda module, args, kwargs: (args, {**kwargs, CACHE: None}), with_kwargs=True
     )
     with pytest.raises(EngineError, match=r"differs from its forward pass|cache interface"):
-        engine(model=model)
+        engine(model=model, path="auto")
 
 
 def test_dialogues_are_prompts_too() -> None:

@@ -65,6 +65,7 @@ def test_healthy_run_raises_nothing(tmp_path: Path) -> None:
         ("completions/mean_length", lambda t: 20 - 15 * t, "completion length", "shrank"),
         ("eval/true", lambda t: -((t - 0.4) ** 2), "proxy and truth part", "KL 2.4"),
         ("objective/kl", lambda t: math.nan, "numbers are finite", "was not finite"),
+        ("frac_reward_zero_std", lambda t: 0.9 * t, "groups teach something", "all equal"),
     ],
 )
 def test_each_fault_is_named(
@@ -75,14 +76,17 @@ def test_each_fault_is_named(
     assert words in found[name].text
 
 
-def test_parting_is_serious_in_a_result_and_a_note_in_the_demonstration(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "setting"), [("ppo", "kl_coef"), ("online", "beta")])
+def test_parting_is_serious_in_a_result_and_a_note_in_the_demonstration(
+    tmp_path: Path, kind: str, setting: str
+) -> None:
     def curves(t: float) -> tuple[float, float, float]:
         return 3 * t, -4 * (t - 0.4) ** 2, 20 * t
 
     rng = np.random.default_rng(0)
     for name, coef in (("ppo", 0.05), ("overoptimise", 0.0)):
         folder = tmp_path / name
-        write_manifest(folder, name, "ppo", 1.0, {"kl_coef": coef})
+        write_manifest(folder, name, kind, 1.0, {setting: coef})
         write_online(folder, rng, 160, curves, "thanks")
     assert raised(tmp_path / "ppo")["proxy and truth part"].level == "serious"
     check = raised(tmp_path / "overoptimise")["proxy and truth part"]

@@ -338,3 +338,14 @@ def test_what_is_not_a_run_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be made"):
         start(tmp_path / "file" / "run")
+
+
+def test_a_resume_in_another_environment_says_what_differs(tmp_path: Path) -> None:
+    with start(tmp_path / "r") as run:
+        run.note_environment(engine_path="native", cores=2)
+    with start(tmp_path / "r", resume=True) as run:
+        run.note_environment(engine_path="native")
+        assert not run.warnings()
+        run.note_environment(engine_path="torch", cores=2, new=1)
+        (warning,) = run.warnings()
+    assert warning["message"].endswith("engine_path 'native' -> 'torch'")

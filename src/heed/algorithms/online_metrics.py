@@ -1,4 +1,4 @@
-"""The figures of one PPO update, under the names that users of TRL's PPO know."""
+"""The figures of one update, under the names that users of TRL know."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heed import kl, masked
+from heed import credit, kl, masked
+from heed.algorithms.online_settings import OnlineSettings
 from heed.algorithms.rollouts import Experience
 from heed.data.batch import TokenBatch
 from heed.losses.policy import approx_kl, explained_variance
@@ -71,20 +72,60 @@ def rollout_metrics(
         "completions/mean_length": float(lengths.mean()),
         "completions/min_length": float(lengths.min()),
         "completions/max_length": float(lengths.max()),
-        "value/explained_variance": explained_variance(
-            batch.stream("old_values"), batch.stream("returns"), batch.learn
-        ),
     }
+    if "old_values" in batch.streams:
+        metrics["value/explained_variance"] = explained_variance(
+            batch.stream("old_values"), batch.stream("returns"), batch.learn
+        )
     for name, values in seen.parts.items():
         metrics[f"rewards/{name}/mean"] = float(values.mean())
         metrics[f"rewards/{name}/std"] = float(values.std()) if num > 1 else None
     return metrics
 
 
+def group_metrics(config: OnlineSettings, seen: Experience, batch: TokenBatch) -> Metrics:
+    """Figures of the groups and of importance weights, where there are such."""
+    metrics: Metrics = {}
+    if config.group_size > 1:
+        metrics["frac_reward_zero_std"] = credit.constant_group_frac(seen.scores, seen.group)
+        alone = int((credit.group_size(seen.group) == 1).sum())
+        metrics["num_alone"] = alone
+    if config.method.selects:
+        chosen = (batch.stream("advantages") != 0).any(1)
+        metrics["selected_frac"] = float(chosen.float().mean())
+    if not config.method.has_values:
+        advantage = (batch.stream("advantages") * batch.learn).sum(1)
+        lengths = torch.tensor([float(c.num_tokens) for c in seen.completions])
+        for name, rows in (("better", advantage > 0), ("worse", advantage < 0)):
+            mean = float(lengths[rows].mean()) if bool(rows.any()) else None
+            metrics[f"completions/mean_length_{name}"] = mean
+    if "weights" in batch.streams:
+        weights = batch.stream("weights")[batch.learn]
+        metrics |= {
+            "importance/mean": float(weights.mean()),
+            "importance/min": float(weights.min()),
+            "importance/max": float(weights.max()),
+            "importance/masked_frac": float((weights == 0).float().mean()),
+            "importance/effective_frac": _effective_frac(weights),
+        }
+    return metrics
+
+
+def _effective_frac(weights: Tensor) -> float:
+    """Effective share of the samples: (sum w)^2 / (N sum w^2), 1 where all weights are equal."""
+    squares = float(weights.square().sum())
+    return float(weights.sum()) ** 2 / (len(weights) * squares) if squares > 0 else 0.0
+
+
 def training_metrics(
     minibatches: Sequence[tuple[TokenBatch, dict[str, Tensor]]], norms: Sequence[float]
 ) -> Metrics:
-    """Figures of the optimiser steps, averaged over minibatches (each a mean over tokens)."""
+    """Figures of the optimiser steps, averaged over minibatches (each a mean over tokens).
+
+    Nothing, where no minibatch had a token to learn from.
+    """
+    if not minibatches:
+        return {}
 
     def average(name: str) -> float:
         means = [masked.mean(terms[name], batch.learn) for batch, terms in minibatches]
@@ -106,17 +147,20 @@ def training_metrics(
     low, high = average("clipped_low"), average("clipped_high")
     metrics: Metrics = {
         "loss/policy_avg": summed("policy_loss"),
-        "loss/value_avg": summed("value_loss"),
         "policy/approxkl_avg": float(torch.stack(kls).mean()),
         "policy/clipfrac_low": low,
         "policy/clipfrac_high": high,
         "policy/clipfrac_avg": low + high,
         "policy/grad_norm": sum(norms) / len(norms),
-        "val/clipfrac_avg": average("value_clipped"),
         "val/ratio": float(ratios.mean()),
         "val/ratio_var": float(ratios.var()) if len(ratios) > 1 else 0.0,
         "val/ratio_first_max_deviation": float((first["ratio"][first_batch.learn] - 1).abs().max()),
     }
+    if "value_loss" in first:
+        metrics["loss/value_avg"] = summed("value_loss")
+        metrics["val/clipfrac_avg"] = average("value_clipped")
+    if "kl_loss" in first:
+        metrics["loss/kl_avg"] = average("kl_loss")
     if "ptx_loss" in first:
         terms = [float(t["ptx_loss"].sum()) for _, t in minibatches]
         metrics["loss/ptx_avg"] = sum(terms) / len(terms)
@@ -128,7 +172,8 @@ def behaviour_gap(batch: TokenBatch, terms: dict[str, Tensor]) -> float:
 
     Near 0 where the sampler and the learner see the same distribution; bf16 leaves about 0.01.
     """
-    gap = (terms["new_logprobs"] - batch.stream("behaviour_logprobs")).abs()
+    name = "sampled_logprobs" if "sampled_logprobs" in batch.streams else "behaviour_logprobs"
+    gap = (terms["new_logprobs"] - batch.stream(name)).abs()
     return float(masked.mean(gap, batch.learn))
 
 

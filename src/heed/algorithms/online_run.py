@@ -1,0 +1,45 @@
+"""An online stage from its configuration to its run: load, optimise, save."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from heed.algorithms import online
+from heed.algorithms.online_settings import OnlineSettings
+from heed.algorithms.parts import make_parts
+from heed.data.render import Renderer
+from heed.feedback.ensemble import sources_of
+from heed.models.adapters import add_lora, merge_and_save
+from heed.models.load import load_causal, load_tokenizer
+from heed.runs.run import Run
+from heed.runs.sinks import Sink
+
+
+def run_online(kind: str, config: OnlineSettings, sinks: Sequence[Sink] = ()) -> Run:
+    """Optimise, and leave the policy in `RUN/model`.
+
+    Args:
+        kind: of the run, the name of its verb.
+
+    Raises:
+        DataError: the prompts are not usable.
+        FeedbackError: too many completions have no score.
+        LearnerError: a loss is not finite.
+    """
+    inputs = {"model": config.model.path, "data": config.data.path}
+    inputs |= {f"reward {i}": sources_of(word) for i, word in enumerate(config.reward_funcs)}
+    with Run.start(config.run, kind, config, inputs, sinks) as run:
+        tokenizer = load_tokenizer(config.model)
+        renderer = Renderer(tokenizer)
+        loaded = load_causal(config.model)
+        causal: nn.Module = loaded
+        if config.model.lora:
+            causal = add_lora(loaded, config.model.lora, seed=config.run.seed)
+        parts = make_parts(config, run, causal, renderer)
+        online.optimise(config, run, parts)
+        parts.policy.widen()
+        merge_and_save(run.path("model"), causal, tokenizer)
+        run.finish({"model": run.path("model")}, facts={"title": config.stage_title})
+    return run

@@ -1,0 +1,1 @@
+"""The history of the label store's tables, applied by `heed.data.store.migrate` through alembic."""
