@@ -48,7 +48,10 @@ class Exact(Checker):
 
     def form(self, text: str) -> str:
         """Bring an answer into the form that is compared."""
-        return normalise(text, case=self.case, articles=self.articles, punctuation=self.punctuation)
+        # What is found in a text has no space around it, which after a backslash is a sign.
+        return normalise(
+            text.strip(), case=self.case, articles=self.articles, punctuation=self.punctuation
+        )
 
 
 def accepted_answers(value: Any) -> list[Any]:
