@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,18 +199,30 @@ def save_model(
 ) -> Path:
     """Write weights, configuration and tokenizer, and `extra` as heed.json.
 
+    They are written beside the folder and then moved into it, so that what a kill leaves of a
+    library's own writing never stands in it.
+
     Raises:
         StoreError: the folder cannot be written.
     """
     folder = Path(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
         with _quiet():
-            model.save_pretrained(folder)
+            model.save_pretrained(partial)
             if tokenizer is not None:
-                tokenizer.save_pretrained(folder)
+                tokenizer.save_pretrained(partial)
         if extra is not None:
-            (folder / EXTRA_FILE).write_text(json.dumps(extra, indent=2) + "\n")
+            (partial / EXTRA_FILE).write_text(json.dumps(extra, indent=2) + "\n")
+        folder.mkdir(exist_ok=True)
+        for made in partial.iterdir():
+            target = folder / made.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(made, target)
+        partial.rmdir()
     except OSError as error:
         raise StoreError(
             f"the model could not be written to {folder}: {error}; "

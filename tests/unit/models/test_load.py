@@ -35,6 +35,20 @@ def test_what_is_saved_is_loaded(folder: Path) -> None:
     assert not loaded.training
 
 
+def test_saving_again_leaves_nothing_of_a_writing_that_was_killed(folder: Path) -> None:
+    def files() -> set[str]:
+        return {path.name for path in folder.parent.rglob("*")}
+
+    whole = files()
+    partial = folder.with_name(f".{folder.name}.partial")
+    partial.mkdir()
+    (partial / ".tmpX").touch()
+    (folder / "notes.txt").write_text("of the user")
+    save_model(folder, small(), tokenizer(), {"note": 8})
+    assert files() == whole | {"notes.txt"}
+    assert load_extra(folder) == {"note": 8}
+
+
 def test_settings_name_the_model_and_another_tokenizer(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "words"
     tokenizer().save_pretrained(other)
