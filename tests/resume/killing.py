@@ -66,7 +66,7 @@ def kill_repeatedly(
     Args:
         first: words of the first start.
         again: words of the later ones.
-        times: most kills; fewer where the run came to its end.
+        times: most kills; fewer where the run came to its end, which is no kill.
         folder: of the run. Each start is killed within `pause` seconds after the run wrote
             something that it had not written before, so kills are spread over the whole of it.
         pause: seconds.
@@ -84,12 +84,12 @@ def kill_repeatedly(
         time.sleep(moments.uniform(0.0, pause))
         process.kill()
         process.join()
+        # The manifest of a run that was killed still says that it runs; whoever opens it knows.
+        if Run.open(folder).status == "finished":
+            break
+        assert Run.open(folder).status == "interrupted"
         most = max(most, _written(folder))
         seen.append(most)
-        if process.exitcode == 0:
-            break
-        # The manifest of a run that was killed still says that it runs; whoever opens it knows.
-        assert Run.open(folder).status in ("interrupted", "finished")
     return seen
 
 

@@ -29,6 +29,10 @@ def main(words: list[str], context: Context) -> int:
     run = Run.open(folder)
     context.folder = folder
     if run.status == "finished":
+        if run.manifest["kind"] == "pipeline" and not (folder / "report.html").exists():
+            from heed.report.page import write_report
+
+            write_report(folder)  # the run was killed between its end and its page
         print(f"{folder} is finished already; nothing to go on with")
         return OK
     kind, config = run.manifest["kind"], dict(run.manifest["config"])

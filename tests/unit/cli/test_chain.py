@@ -107,6 +107,18 @@ def test_a_pipeline_runs_in_its_folder(file: Path, capsys: pytest.CaptureFixture
     assert Path("runs/two-words-quick/stages/second/out.txt").read_text() == "text-1-quick"
 
 
+def test_resuming_a_whole_pipeline_writes_the_page_that_a_kill_left_out(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(file), "--text", "text.txt"]) == 0
+    page = Path("runs/two-words/report.html")
+    assert not page.exists(), "the page is written without the fixture's leave"
+    capsys.readouterr()
+    assert main(["resume", "runs/two-words"]) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert "two-words" in page.read_text()
+
+
 def test_an_interrupted_pipeline_resumes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(file), "--text", "text.txt", "--end", "interrupt"]) == 130
     assert "heed resume runs/two-words\n" in capsys.readouterr().err
