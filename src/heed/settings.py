@@ -125,6 +125,9 @@ class OptimSettings(Settings):
     """Where eps enters: after bias correction (torch), or before it as TensorFlow 1 does."""
     max_grad_norm: float = Field(default=1.0, ge=0.0)
     """Gradients are scaled down to this norm; 0 switches it off."""
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """The model that is saved is a moving average of the weights with this decay per step (0.992
+    in InstructGPT). What is sampled and measured along the way are the weights themselves."""
 
 
 class LearnerSettings(Settings):

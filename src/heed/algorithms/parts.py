@@ -171,7 +171,8 @@ def _value(
         head = ValueHead.from_reward(scorer.head)
     else:
         head = ValueHead.from_policy(causal)
-    optim = config.value_optim or config.optim
+    # Only the policy is saved, so only the policy is averaged.
+    optim = (config.value_optim or config.optim).model_copy(update={"ema_decay": None})
     return LocalLearner(head, optim, steps, config.learner, bad_batch=run.path("bad"))
 
 

@@ -114,8 +114,8 @@ def run(config: PRMConfig, sinks: Sequence[Sink] = ()) -> Run:
         total = order.steps(config.num_train_epochs)
         learner = LocalLearner(head, config.optim, total, config.learner, bad_batch=run.path("bad"))
         _train(config, run, learner, train, held_out, order, total)
-        run.add_findings(judge_steps(held_out, step_values(learner, held_out)))
         learner.widen()
+        run.add_findings(judge_steps(held_out, step_values(learner, held_out)))
         if adapted is not None:
             head.backbone = adapted.merge_and_unload()  # type: ignore[operator]
         extra = {"step_separator": config.step_separator, "aggregate": config.aggregate}

@@ -79,10 +79,10 @@ def run(config: RewardConfig, sinks: Sequence[Sink] = ()) -> Run:
         if config.normalise_before:
             normalise(head, learner, objective.normal, config.normalise)
         _train(config, run, learner, objective, order, total)
+        learner.widen()
         findings, facts = objective.judge(learner)
         run.add_findings(findings)
         gain, bias = normalise(head, learner, objective.normal, config.normalise)
-        learner.widen()
         if adapted is not None:
             head.backbone = adapted.merge_and_unload()  # type: ignore[operator]
         extra: dict[str, Any] = {"loss_type": config.loss_type}

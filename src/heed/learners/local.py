@@ -24,6 +24,7 @@ from heed.learners.micro import (
     to_outputs,
 )
 from heed.learners.optim import (
+    AveragedWeights,
     MasterWeights,
     clip_gradients,
     lr_at,
@@ -96,6 +97,8 @@ class LocalLearner:
         self._weights: dict[str, Tensor] = {**(self._masters.weights if self._masters else trained)}
         values = self._weights.values()
         self._optimizer = make_optimizer(values, self._optim) if trained else None
+        decay = self._optim.ema_decay
+        self._average = AveragedWeights(self._weights, decay) if decay and trained else None
 
     @property
     def learning_rate(self) -> float:
@@ -202,6 +205,8 @@ class LocalLearner:
         self._optimizer.step()
         if self._masters:
             self._masters.refresh()
+        if self._average:
+            self._average.update(self._weights)
         self._clear()
         self.steps += 1
         return norm
@@ -209,7 +214,7 @@ class LocalLearner:
     # -- keep ---------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """Write trained weights (fp32 masters), buffers and optimiser state.
+        """Write trained weights (fp32 masters), their average, buffers and optimiser state.
 
         Frozen weights are not written: they come from where the head came from.
         """
@@ -228,12 +233,16 @@ class LocalLearner:
             self._masters.refresh()
         self._clear()
 
+    @torch.no_grad()
     def widen(self) -> None:
-        """Give the head's weights fp32 values back, to save it when all is done.
+        """Give the head the fp32 values that are to be judged and saved when training is over.
 
-        Trained weights become their masters; frozen ones stay rounded, in fp32, so that adapters
-        merge into them without a second rounding.
+        Trained weights become their masters, or the average that `optim.ema_decay` asks for;
+        frozen ones stay rounded, in fp32, so that adapters merge into them without a second
+        rounding.
         """
+        for name, average in (self._average.weights if self._average else {}).items():
+            self._weights[name].copy_(average)
         masters = self._masters.weights if self._masters else {}
         for name, parameter in self.head.named_parameters():
             if parameter.dtype == torch.bfloat16:
@@ -243,10 +252,11 @@ class LocalLearner:
     # -- inside -------------------------------------------------------------------------------
 
     def _kept(self) -> dict[str, Tensor]:
-        """Trained weights and the buffers that the head's state names."""
+        """Trained weights, their average, and the buffers that the head's state names."""
         names = set(self.head.state_dict())
         buffers = {n: b for n, b in self.head.named_buffers() if n in names}
-        return {**self._weights, **buffers}
+        averages = self._average.weights if self._average else {}
+        return {**self._weights, **{f"average/{n}": w for n, w in averages.items()}, **buffers}
 
     def _split(self, batch: Batch) -> list[list[int]]:
         skip = isinstance(batch, TokenBatch) and not bool(batch.learn.any(1).all())

@@ -130,6 +130,31 @@ class MasterWeights:
                 parameter.copy_(self.weights[name])
 
 
+class AveragedWeights:
+    """A moving average of trained weights, kept in their own precision (fp32).
+
+        average <- decay * average + (1 - decay) * w        after every step
+
+    It starts at the weights that training starts from.
+
+    Source: Ouyang et al. 2022 (InstructGPT), appendix C.4: decay 0.992.
+
+    Args:
+        weights: name -> weight.
+        decay: between 0 and 1.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
+        self.weights = {name: w.detach().clone() for name, w in weights.items()}
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, weights: Mapping[str, Tensor]) -> None:
+        """Move towards the weights after a step."""
+        for name, average in self.weights.items():
+            average.lerp_(weights[name], 1.0 - self._decay)
+
+
 def _moves_gradient(master: Tensor) -> Callable[[Tensor], None]:
     def move(parameter: Tensor) -> None:
         gradient = parameter.grad

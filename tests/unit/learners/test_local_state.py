@@ -118,3 +118,30 @@ def test_widened_weights_are_the_masters_and_can_be_trained_on() -> None:
     frozen = LocalLearner.frozen(PolicyHead(causal()), how)
     frozen.widen()
     assert all(w.dtype == torch.float32 for w in frozen.weights().values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_averaged_weights_follow_their_formula_and_are_what_is_kept(
+    tmp_path: Path, precision: str
+) -> None:
+    decay = 0.75
+    optim = OPTIM.model_copy(update={"ema_decay": decay})
+    how = LearnerSettings(precision=precision, device="cpu")
+    averaged = LocalLearner(PolicyHead(causal()), optim, 8, how)
+    plain = LocalLearner(PolicyHead(causal()), OPTIM, 8, how)
+    expected = {n: w.detach().double().clone() for n, w in plain._weights.items()}
+    for step in range(5):
+        assert run_steps(averaged, step, step + 1) == run_steps(plain, step, step + 1), (
+            "the average changes how the weights are trained"
+        )
+        for name, weight in plain._weights.items():
+            expected[name] = decay * expected[name] + (1 - decay) * weight.detach().double()
+        if step == 2:
+            averaged.save(tmp_path)
+            averaged = LocalLearner(PolicyHead(causal(seed=9)), optim, 8, how)
+            averaged.load(tmp_path)
+    averaged.widen()
+    for name, weight in averaged.weights().items():
+        if name in expected:
+            torch.testing.assert_close(weight.double(), expected[name], rtol=1e-6, atol=1e-7)
+            assert not torch.equal(weight, plain._weights[name])
