@@ -106,6 +106,17 @@ class DataSettings(Settings):
         return (NoEffect(local, ("split",), "a local file or folder has no splits"),)
 
 
+class PromptSettings(DataSettings):
+    """Which prompts, and whether they are cut out of longer texts."""
+
+    start_text: str | None = None
+    """A prompt begins after the first such text (a period in Ziegler's code); one without it is
+    dropped and counted."""
+    end_text: str | None = None
+    """A prompt ends with the last such text that leaves it within max_length; one without it is
+    dropped and counted."""
+
+
 class OptimSettings(Settings):
     """The optimiser (Adam with decoupled weight decay) and its schedule."""
 

@@ -13,6 +13,7 @@ from heed.settings import (
     ModelSettings,
     NoEffect,
     OptimSettings,
+    PromptSettings,
     RunSettings,
     Settings,
 )
@@ -26,7 +27,7 @@ class OnlineSettings(Settings):
     """The policy to start from; a frozen copy of it is the reference of the KL penalty."""
     reference: ModelSettings | None = None
     """Another reference than the policy's start."""
-    data: DataSettings
+    data: PromptSettings
     """Prompts."""
     reward_funcs: tuple[str, ...] = Field(min_length=1)
     """What is optimised: reward models (folder, run or hub id), Python callables
@@ -75,7 +76,7 @@ class OnlineSettings(Settings):
     ptx_batch_size: int = Field(default=32, ge=1)
     """Rows of that text for each optimiser step."""
 
-    eval_prompts: DataSettings | None = None
+    eval_prompts: PromptSettings | None = None
     """Prompts that are answered again and again to watch the run; by default some of `data`."""
     num_eval_prompts: int = Field(default=64, ge=1)
     """How many of them."""
@@ -127,7 +128,7 @@ class OnlineSettings(Settings):
     def without_effect(self) -> tuple[NoEffect, ...]:
         """See `Settings.without_effect`."""
         watched = self.eval_prompts is not None and self.eval_prompts.on_overlong == "truncate"
-        never_cut = "a prompt is never cut; one that is too long is dropped and counted"
+        never_cut = "a prompt is cut only at end_text; one that is too long is dropped and counted"
         return (
             NoEffect(True, ("sampling.n",), "num_generations is the number for each prompt"),
             NoEffect(True, ("sampling.seed",), "samples follow run.seed"),

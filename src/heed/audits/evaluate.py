@@ -29,11 +29,11 @@ from heed.records import Completion, Finding, Prompt, Sampling
 from heed.runs.run import Run
 from heed.runs.sinks import Sink
 from heed.settings import (
-    DataSettings,
     EngineSettings,
     LearnerSettings,
     ModelSettings,
     NoEffect,
+    PromptSettings,
     RunSettings,
     Settings,
 )
@@ -50,7 +50,7 @@ class EvaluateConfig(Settings):
     """The policy that is judged."""
     baseline: ModelSettings
     """The policy that it is compared with."""
-    data: DataSettings
+    data: PromptSettings
     """Prompts that neither was trained on."""
     judges: dict[str, str] = Field(min_length=1)
     """Name -> scorer (reward model, callable or world); each gives its own win rate."""

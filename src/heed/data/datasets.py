@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from heed.data.dialects.table import dialects_of
+from heed.data.excerpt import excerpt
 from heed.data.exchange import RECORD_FILES, find_file, is_hub_id, read_rows
 from heed.data.formats import (
     DEMONSTRATIONS,
@@ -53,7 +54,7 @@ from heed.data.report import DataReport, RowError
 from heed.errors import DataError
 from heed.ids import content_hash, stream_seed
 from heed.records import Demonstration, Prompt, Ranking, prompt_id
-from heed.settings import DataSettings
+from heed.settings import DataSettings, PromptSettings
 
 Kind = Literal[
     "preferences",
@@ -94,13 +95,15 @@ def load_prompts(
     Args:
         data: where from. With a renderer, `max_length` bounds the prompt alone.
         renderer: drops prompts that are too long in its tokens, or that it cannot render; a
-            prompt is never cut.
+            prompt is cut only where `PromptSettings` says so.
 
     Raises:
         DataError: as `load_demonstrations`; or a prompt is too long and `on_overlong` is `error`.
     """
     files = ("prompts.jsonl", "demonstrations.jsonl", "completions.jsonl", PAIRS_FILE)
     prompts, report = _load(data, "prompts", PROMPTS, files)
+    if isinstance(data, PromptSettings) and renderer is not None:
+        prompts = _excerpts(prompts, data, renderer, report)
     seen: dict[str, Prompt] = {}
     for prompt in prompts:
         # What is sampled depends on the prompt's id, so a second one would get the same samples.
@@ -111,6 +114,28 @@ def load_prompts(
     if renderer is None:
         return list(seen.values()), report
     return [p for p in seen.values() if _prompt_fits(p, renderer, data, report)], report
+
+
+def _excerpts(
+    prompts: Sequence[Prompt], data: PromptSettings, renderer: PromptEncoder, report: DataReport
+) -> list[Prompt]:
+    """The prompts as `start_text` and `end_text` cut them."""
+    start, end = data.start_text, data.end_text
+    if start is None and end is None:
+        return list(prompts)
+
+    def length(prompt: Prompt) -> int:
+        return len(renderer.prompt_tokens(prompt))
+
+    kept = []
+    for prompt in prompts:
+        cut = excerpt(prompt, start, end, length, data.max_length)
+        if cut is None:
+            report.drop("no prompt between start_text and end_text", prompt.text[-80:])
+        else:
+            kept.append(cut)
+    report.note(f"prompts begin after {start!r} and end with {end!r}, where one is given")
+    return kept
 
 
 def _prompt_fits(

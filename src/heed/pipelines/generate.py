@@ -14,11 +14,11 @@ from heed.records import Sampling
 from heed.runs.run import Run
 from heed.runs.sinks import Sink
 from heed.settings import (
-    DataSettings,
     EngineSettings,
     LearnerSettings,
     ModelSettings,
     NoEffect,
+    PromptSettings,
     RunSettings,
     Settings,
 )
@@ -29,7 +29,7 @@ class GenerateConfig(Settings):
 
     run: RunSettings
     model: ModelSettings
-    data: DataSettings
+    data: PromptSettings
     """Prompts."""
     sampling: Sampling = Sampling()
     """Its `seed` is added to that of the run, so that one run may be sampled anew."""
