@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from heed.data.exchange import write_rows
 from heed.data.report import settle
 from heed.engines.policy import load_fitting_prompts, note_path, open_policy
-from heed.records import Sampling
+from heed.ids import content_hash
+from heed.records import Prompt, Sampling
+from heed.runs.files import append_line, keep_lines, read_lines
 from heed.runs.run import Run
 from heed.runs.sinks import Sink
 from heed.settings import (
@@ -71,25 +75,51 @@ def run(config: GenerateConfig, sinks: Sequence[Sink] = ()) -> Run:
         run.stage("sampling", len(prompts))
         seed = config.run.seed + config.sampling.seed
         sampling = config.sampling.model_copy(update={"seed": seed})
-        rows, failed, num_tokens = [], 0, 0
-        for first in range(0, len(prompts), config.batch_size):
+        groups = _sampled_before(run, config, prompts)
+        for first in range(len(groups), len(prompts), config.batch_size):
             began = time.monotonic()
             some = prompts[first : first + config.batch_size]
-            groups = policy.engine.generate(some, sampling)
-            for prompt, group in zip(some, groups, strict=True):
-                for completion in group:
-                    failed += completion.finish == "error"
-                    num_tokens += completion.num_tokens
-                    rows.append(
-                        {
-                            "prompt": prompt.model_dump(mode="json"),
-                            "completion": completion.model_dump(mode="json"),
-                        }
-                    )
-            done = min(first + config.batch_size, len(prompts))
+            found = policy.engine.generate(some, sampling)
+            batch = [[c.model_dump(mode="json") for c in group] for group in found]
+            append_line(_sampled(run, config), {"groups": batch})
+            groups += batch
             rate = len(some) * config.sampling.n / (time.monotonic() - began)
-            run.progress(done, len(prompts), samples_per_second=rate)
+            run.progress(len(groups), len(prompts), samples_per_second=rate)
+        rows = [
+            {"prompt": prompt.model_dump(mode="json"), "completion": completion}
+            for prompt, group in zip(prompts, groups, strict=True)
+            for completion in group
+        ]
+        failed = sum(row["completion"]["finish"] == "error" for row in rows)
+        num_tokens = sum(len(row["completion"]["tokens"]) for row in rows)
         write_rows(run.path("completions.jsonl"), rows)
         facts = {"num_completions": len(rows), "num_failed": failed, "num_tokens": num_tokens}
+        _sampled(run, config).unlink(missing_ok=True)
         run.finish({"completions": run.path("completions.jsonl")}, facts=facts)
     return run
+
+
+def _sampled(run: Run, config: GenerateConfig) -> Path:
+    """Where batches wait for the others, under a name that says what they depend on."""
+    settings = config.model_dump(mode="json", exclude={"run"})
+    key = content_hash([settings, config.run.seed, run.manifest["inputs"]])
+    return run.path(f"sampled-{key}.jsonl")
+
+
+def _sampled_before(
+    run: Run, config: GenerateConfig, prompts: Sequence[Prompt]
+) -> list[list[dict[str, Any]]]:
+    """The completions of the first batches, where the run was stopped and goes on.
+
+    A prompt's samples have random streams of their own, so the others come out as they would
+    have without the stop.
+    """
+    path = _sampled(run, config)
+    for other in run.folder.glob("sampled-*.jsonl"):
+        if other != path or not run.resumed:
+            other.unlink()
+    keep_lines(path, lambda row: True)
+    groups = [group for row in read_lines(path) for group in row["groups"]]
+    if groups:
+        run.note(f"{len(groups):,} of {len(prompts):,} prompts were answered before the stop")
+    return groups
