@@ -7,9 +7,9 @@ a field is the help of its flag. Functions below the procedures take arguments, 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class NoEffect(NamedTuple):
@@ -115,6 +115,12 @@ class PromptSettings(DataSettings):
     end_text: str | None = None
     """A prompt ends with the last such text that leaves it within max_length; one without it is
     dropped and counted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_data(cls, given: Any) -> Any:
+        """Settings that say nothing of cutting will do."""
+        return given.model_dump(exclude_unset=True) if type(given) is DataSettings else given
 
 
 class OptimSettings(Settings):

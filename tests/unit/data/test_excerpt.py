@@ -9,8 +9,9 @@ import pytest
 from heed.data.datasets import load_prompts
 from heed.data.excerpt import excerpt
 from heed.data.exchange import write_rows
+from heed.pipelines.generate import GenerateConfig
 from heed.records import Message, Prompt, prompt_id
-from heed.settings import PromptSettings
+from heed.settings import DataSettings, PromptSettings
 
 TEXT = "cut off here. One two. Three four five. Six"
 
@@ -72,3 +73,12 @@ def test_what_is_cut_is_counted_and_pieces_that_became_equal_are_kept_once(tmp_p
     assert report.num_dropped == 2
     assert report.num_set_aside == 1
     assert any("no prompt between" in reason for reason in report.reasons)
+
+
+def test_settings_that_say_nothing_of_cutting_will_do() -> None:
+    data = DataSettings(path="p.jsonl", max_length=7)
+    found = GenerateConfig.model_validate(
+        {"run": {"folder": "r"}, "model": {"path": "m"}, "data": data}
+    )
+    assert found.data == PromptSettings(path="p.jsonl", max_length=7)
+    assert found.data.model_fields_set == {"path", "max_length"}
