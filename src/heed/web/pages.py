@@ -135,11 +135,11 @@ def _templates() -> Environment:
     )
 
 
-def _page(name: str, who: Visitor | None, status: int = 200, **values: Any) -> Response:
+def _page(template: str, who: Visitor | None, status: int = 200, **values: Any) -> Response:
     from markupsafe import Markup
 
     if "guideline" in values:
         # Sanitised by `as_markdown`.
         values["guideline"] = Markup(values["guideline"])
     values.setdefault("csrf", "" if who is None else who.csrf)
-    return HTMLResponse(_templates().get_template(name).render(values), status)
+    return HTMLResponse(_templates().get_template(template).render(values), status)

@@ -185,8 +185,13 @@ def _project_of(request: Request, visitor: Visitor) -> str | None:
 
 
 def projects_of(site: Site, caller: Caller) -> list[Project]:
-    """Read the projects that a caller works in."""
-    return [found for found in site.store.projects.all() if caller.may("work", found.id)]
+    """Read the projects that a caller is a member of and works in."""
+    member = {project for project, _ in caller.roles}
+    return [
+        found
+        for found in site.store.projects.all()
+        if found.id in member and caller.may("work", found.id)
+    ]
 
 
 def client_address(request: Request) -> str:

@@ -168,10 +168,10 @@ function paint(work) {
 
 function turnOf(turn, view, number, count) {
   const box = document.createElement(count > 2 && number < count - 1 ? "details" : "div");
-  box.className = `turn ${turn.role}`;
+  box.className = "turn";
   const role = document.createElement(box.tagName === "DETAILS" ? "summary" : "p");
   role.className = "role";
-  role.textContent = { user: "User", assistant: "Assistant", system: "System", text: "Text" }[turn.role] ?? turn.role;
+  role.textContent = { user: "User", assistant: "Assistant", system: "System", text: "Prompt" }[turn.role] ?? turn.role;
   const text = document.createElement("div");
   text.className = "turn-text";
   text.dir = "auto";
@@ -188,6 +188,7 @@ function rest() {
   const free = state.nothing?.free_at;
   const about = {
     away: ["The server does not answer", "Your answers are kept in this browser and are sent when it is back. This page tries again by itself."],
+    saving: ["Saving", "Your last answers are on their way."],
     paused: ["A pause", "This project is paused. Whoever runs it opens it again."],
     closed: ["This project is closed", "Thank you for your work."],
     guideline: ["First, the guideline", "There is a new version. Read it (g), then go on."],
@@ -198,7 +199,8 @@ function rest() {
     no_items: ["No items yet", "They appear here as soon as they are added."],
     all_done: ["All done", `${done === 1 ? "1 answer is" : `${done} answers are`} saved. Thank you.`],
   };
-  const [title, text] = outbox.size ? about.away : about[state.nothing?.reason ?? "all_done"] ?? about.no_items;
+  const reason = outbox.away ? "away" : outbox.size ? "saving" : state.nothing?.reason ?? "all_done";
+  const [title, text] = about[reason] ?? about.no_items;
   at("rest-title").textContent = title;
   at("rest-text").textContent = text;
   const end = at("rest-export");
@@ -350,7 +352,6 @@ function leave(entry, words) {
   state.queue = state.queue.filter((one) => one.lease !== work.lease);
   flash(words);
   advance();
-  at("prompt").focus({ preventScroll: true });
   if (state.queue.length <= setup.depth / 2) fill();
 }
 
