@@ -67,7 +67,7 @@ def test_a_run_of_samples_becomes_a_project(tmp_path: Path, opened: Store) -> No
         for sample in range(2):
             done = Completion(
                 id=f"{number}-{sample}", prompt_id=prompt.id, text=f"answer {sample}",
-                tokens=(1,), logprobs=(-1.0,), finish="stop",
+                prompt_tokens=(2,), tokens=(1,), logprobs=(-1.0,), finish="stop",
             )  # fmt: skip
             rows.append({"prompt": prompt.model_dump(), "completion": done.model_dump()})
     (folder / "completions.jsonl").write_text("\n".join(json.dumps(row) for row in rows))

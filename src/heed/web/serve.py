@@ -10,6 +10,7 @@ import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from heed.data.store import Store
 from heed.data.store.progress import has_accounts
@@ -168,14 +169,7 @@ def serve(
     site = Site(
         store, make_owner(store), tuple(sorted(names)), listening.secure, api_only, codes
     )  # fmt: skip
-    config = uvicorn.Config(
-        build_app(site), log_level="warning", access_log=False, server_header=False,
-        proxy_headers=False, timeout_graceful_shutdown=2, timeout_keep_alive=20,
-        limit_concurrency=500, lifespan="off",
-        ssl_certfile=None if listening.cert is None else str(listening.cert),
-        ssl_keyfile=None if listening.key is None else str(listening.key),
-    )  # fmt: skip
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(_uvicorn_config(build_app(site), listening))
     stopped = threading.Event()
     threading.Thread(target=_expire, args=(store, stopped), daemon=True).start()
     first = address(codes.current)
@@ -189,6 +183,18 @@ def serve(
     finally:
         stopped.set()
         taken.close()
+
+
+def _uvicorn_config(app: Any, listening: Listening) -> Any:
+    import uvicorn
+
+    return uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False,
+        proxy_headers=False, timeout_graceful_shutdown=2, timeout_keep_alive=20,
+        limit_concurrency=500, lifespan="off",
+        ssl_certfile=None if listening.cert is None else str(listening.cert),
+        ssl_keyfile=None if listening.key is None else str(listening.key),
+    )  # fmt: skip
 
 
 def _expire(store: Store, stopped: threading.Event) -> None:
