@@ -26,6 +26,7 @@ heed trains language models on what people prefer, and shows whether it worked.
 COMMANDS = {
     "run": ("heed.cli.chain", "Run a pipeline of stages; what has not changed is not run again"),
     "resume": ("heed.cli.resume", "Go on with a run that was interrupted"),
+    "label": ("heed.cli.label", "Label pairs in the browser; label export writes the answers"),
     "report": ("heed.cli.report", "Write the page of a run"),
     "data": (
         "heed.cli.data",

@@ -23,6 +23,7 @@ EXTRAS = {
     "peft": ("peft", "low-rank adapters"),
     "hub": ("datasets", "data sets by hub id"),
     "track": ("tensorboard", "metrics in TensorBoard"),
+    "web": ("fastapi", "the labelling page"),
 }
 """Extra -> (package, what it is for)."""
 

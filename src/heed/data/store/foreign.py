@@ -32,6 +32,13 @@ _OTHER = {
     "bothbad": "both_bad", "cannot_judge": "cannot_judge", "unsure": "cannot_judge",
     "skip": "cannot_judge", "invalid": "invalid",
 }  # fmt: skip
+_TWO_COLUMNS = tuple(
+    (f"{word}{joint}{one}", f"{word}{joint}{two}")
+    for word in ("completion", "response", "answer")
+    for joint in ("_", "")
+    for one, two in (("a", "b"), ("1", "2"))
+)
+"""Names of two columns that hold two replies, neither of them chosen."""
 
 
 @dataclass
@@ -44,7 +51,8 @@ class Read:
 
 
 def read_pairs(path: str | Path, *, labeller: str | None = None) -> Read:
-    """Read rows of `prompt` and `completions`, or `chosen` and `rejected` (TRL's columns).
+    """Read rows of `prompt` and `completions` (or `responses`, or two columns such as `response_a`
+    and `response_b`), or `chosen` and `rejected` (TRL's columns).
 
     Args:
         path: a file of rows, see `heed.data.exchange`.
@@ -56,8 +64,9 @@ def read_pairs(path: str | Path, *, labeller: str | None = None) -> Read:
     out = Read()
     for number, row in read_rows(path):
         try:
-            if row.get("completions") is not None:
-                out.items.append(_item_of_completions(row))
+            several = _several(row)
+            if several is not None:
+                out.items.append(_item_of_completions(row, several))
                 continue
             known = match_format(row, PREFERENCES)
             if known is None:
@@ -195,8 +204,20 @@ def _item(prompt: Prompt, texts: Sequence[str]) -> NewItem:
     return NewItem(payload=payload, key=content_hash(payload, 32))
 
 
-def _item_of_completions(row: Row) -> NewItem:
-    completions = row["completions"]
+def _several(row: Row) -> Any:
+    """Find the unlabelled replies of a row: one column of a list, or two columns."""
+    for name in ("completions", "responses"):
+        if row.get(name) is not None:
+            return row[name]
+    for pair in _TWO_COLUMNS:
+        if all(row.get(name) is not None for name in pair):
+            return [row[name] for name in pair]
+    return None
+
+
+def _item_of_completions(row: Row, completions: Any) -> NewItem:
+    if row.get("prompt") is None:
+        raise RowError("no prompt beside the completions")
     if not isinstance(completions, Sequence) or isinstance(completions, str):
         raise RowError("completions is no list")
     prompt = prompt_for(row["prompt"], completions[0] if completions else "", {})

@@ -1,0 +1,316 @@
+"""`heed label`: the page on a file, a run's samples or a store; and exports of the answers."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from heed.cli.command import OK, Context
+from heed.config import load_config
+from heed.errors import ConfigError, DataError
+from heed.flags import slots_of, split_arguments
+from heed.settings import Settings
+
+if TYPE_CHECKING:
+    from heed.data.store import Store
+    from heed.data.store.foreign import Read
+
+ScaleName = Literal["binary", "binary_tie", "seven", "hh8", "nine", "llama4"]
+_SQLITE = b"SQLite format 3\x00"
+_HELD_AHEAD = 10
+"""Items that a browser holds on one's own machine: so many can be answered while it is away."""
+
+
+class LabelConfig(Settings):
+    """What is labelled, where the answers are kept, and where the page is."""
+
+    store: str | None = None
+    """SQLite file or postgresql:// URL; by default NAME.labels.db in the current folder."""
+    project: str | None = None
+    """Name of the project in the store; by default the name of the file."""
+    title: str = ""
+    """Title on the page."""
+    scale: ScaleName | None = None
+    """Scale of a new project; seven steps by default."""
+    need: int | None = Field(default=None, ge=1, le=100)
+    """People who judge each item of a new project; 1 by default."""
+    per_prompt: int = Field(default=1, ge=1)
+    """Pairs per prompt that are made of a run's samples."""
+    guideline: str | None = None
+    """File of Markdown that people can read with `g`."""
+    host: str = "127.0.0.1"
+    """Address to listen on; others than this machine's need accounts and TLS."""
+    port: int | None = Field(default=None, ge=0, le=65535)
+    """Port; by default the first free one from 8410 on."""
+    names: tuple[str, ...] = ()
+    """Further host names under which visitors come."""
+    tls_cert: str | None = None
+    """File of the TLS certificate."""
+    tls_key: str | None = None
+    """File of the TLS key."""
+    allow_public: bool = False
+    """Listen beyond this machine without accounts or TLS."""
+    invite: Literal["annotator", "reviewer", "researcher"] | None = None
+    """Print an invitation to the project for this role."""
+    browser: bool = True
+    """Open the browser."""
+    api_only: bool = False
+    """Serve the REST API without pages."""
+
+
+class ExportConfig(Settings):
+    """Which answers are exported, and how."""
+
+    to: tuple[str, ...] = ("trl_preference",)
+    """Layouts: trl_preference, trl_unpaired, preferences, judgments, ranking, sft, events."""
+    project: str | None = None
+    """Name of the project; needed where the store has several."""
+    view: Literal["each", "majority"] = "each"
+    """each: every standing answer; majority: one per item."""
+    held_out_frac: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of the prompts in the held-out files."""
+    seq: int | None = Field(default=None, ge=0)
+    """Position of the log; its end by default."""
+    parquet: bool = False
+    """Parquet files beside the JSON lines."""
+
+
+def main(words: list[str], context: Context) -> int:
+    """Run `heed label WHAT [...]` or `heed label export STORE OUT [...]`."""
+    exporting = words[:1] == ["export"]
+    if "--help" in words or "-h" in words:
+        return _help(exporting)
+    cls: type[Settings] = ExportConfig if exporting else LabelConfig
+    words = [_spelled(word) for word in (words[1:] if exporting else words)]
+    bare, _, _ = split_arguments(slots_of(cls), words)
+    for word in bare:
+        words.remove(word)
+    if exporting:
+        return _export(bare, load_config(ExportConfig, [], words))
+    return _label(bare, load_config(LabelConfig, [], words))
+
+
+def _spelled(word: str) -> str:
+    """Let flags be written with hyphens, as `--no-browser` and `--api-only` are."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    prefix = "--no-" if name.startswith("--no-") else "--"
+    return prefix + name.removeprefix(prefix).replace("-", "_") + equals + value
+
+
+def _help(exporting: bool) -> int:
+    from heed.cli.help import verb_help
+
+    usage = "[FILE.toml ...] [--a.b value ...] [--print-config]"
+    if exporting:
+        text = "Write answers as files that trainers read, with a manifest"
+        print(verb_help("label export", text, ExportConfig).replace(usage, "STORE OUT [--a value]"))
+    else:
+        text = "Label pairs in the browser: a file, the samples of a run, or a store"
+        shown = verb_help("label", text, LabelConfig).replace(usage, "FILE|RUN|STORE [--a value]")
+        print(f"{shown}\n\nheed label export STORE OUT writes the answers (--help lists how).")
+    return OK
+
+
+def _label(bare: list[str], config: LabelConfig) -> int:
+    if len(bare) != 1:
+        raise ConfigError(
+            "name one thing to label: heed label FILE.jsonl, heed label runs/generate, or heed "
+            f"label labels.db; found {' '.join(bare) or 'nothing'}"
+        )
+    from heed.web.serve import Listening, require_packages, serve
+
+    require_packages()
+    from heed.data.store import open_store
+
+    what, source = bare[0], None
+    if is_store(what):
+        place = what
+    elif config.store is not None and not Path(what).exists():
+        place, config = config.store, config.model_copy(update={"project": what})
+    else:
+        place, source = config.store or f"{stem_of(what)}.labels.db", what
+    listening = Listening(
+        config.host, config.port, config.names, _path(config.tls_cert), _path(config.tls_key),
+        config.allow_public,
+    )  # fmt: skip
+    with open_store(place) as store:
+        names = prepare(store, source, config)
+        for line in _about(store, names, place):
+            print(line, flush=True)
+
+        def on_ready(address: str) -> None:
+            if config.invite is not None:
+                secret = store.people.access.invite(names[0], config.invite, actor="system")
+                base = address.partition("/start#")[0]
+                print(f"invitation ({config.invite}, 7 days): {base}/invite#{secret}", flush=True)
+
+        with contextlib.suppress(KeyboardInterrupt):
+            serve(
+                store, listening, told=lambda text: print(text, flush=True),
+                browser=config.browser, api_only=config.api_only, on_ready=on_ready,
+            )  # fmt: skip
+        for line in _about(store, names, place):
+            print(line)
+    print(f"export them with: heed label export {place} OUT")
+    return OK
+
+
+def prepare(store: Store, source: str | None, config: LabelConfig) -> list[str]:
+    """Make the project where it is not there, and add what the source has; returns the projects.
+
+    Raises:
+        ConfigError: the store has no project, or another scale than the one asked for.
+        DataError: the source has nothing that can be compared.
+    """
+    slugs = [project.slug for project in store.projects.all()]
+    if source is None:
+        wanted = [config.project] if config.project else slugs
+        if not wanted or not set(wanted) <= set(slugs):
+            had = ", ".join(slugs) or "none"
+            raise ConfigError(
+                f"the store has no project {config.project!r}; it has {had}. "
+                "Name a file of prompts and completions to make one"
+            )
+    else:
+        read = read_source(source, config)
+        name = config.project or slug_of(source)
+        if name not in slugs:
+            store.projects.make(name, _project(source, config))
+        from heed.data.store.importing import import_rows
+
+        report = import_rows(store, name, read.items, actor="system")
+        for reason, count in sorted((read.refused + report.refused).items()):
+            print(f"left out: {count} ({reason})")
+        wanted = [name]
+    for name in wanted:
+        _hold_to(store, name, config)
+        if config.guideline is not None:
+            _write_guideline(store, name, Path(config.guideline))
+    return wanted
+
+
+def read_source(source: str, config: LabelConfig) -> Read:
+    """Read items from a file of rows, or from the samples of a run.
+
+    Raises:
+        DataError: there is nothing at the path, or nothing that can be compared.
+    """
+    from heed.data.completions import COMPLETIONS_FILE
+    from heed.data.store.foreign import read_pairs, read_samples
+
+    path = Path(source)
+    if not path.exists():
+        raise DataError(f"{source} does not exist; name a file of rows, a run folder or a store")
+    if path.name.startswith(COMPLETIONS_FILE) or (path / COMPLETIONS_FILE).exists():
+        read = read_samples(path, per_prompt=config.per_prompt)
+    else:
+        read = read_pairs(path)
+    if not read.items:
+        why = "; ".join(f"{count} rows: {reason}" for reason, count in read.refused.items())
+        raise DataError(
+            f"{source} has nothing to compare ({why or 'no rows'}). A row has `prompt` and "
+            "`completions` (two texts), or `prompt`, `chosen` and `rejected`"
+        )
+    return read
+
+
+def is_store(what: str) -> bool:
+    """Whether the words name a label store: a URL, or a SQLite file."""
+    if "://" in what:
+        return True
+    path = Path(what)
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(len(_SQLITE)) == _SQLITE
+
+
+def stem_of(source: str) -> str:
+    """The name of a file or folder without what follows its first dot."""
+    return Path(source).resolve().name.partition(".")[0] or "labels"
+
+
+def slug_of(source: str) -> str:
+    """A project's name from the name of its source."""
+    return re.sub(r"[^a-z0-9]+", "-", stem_of(source).lower()).strip("-")[:80] or "labels"
+
+
+def _project(source: str, config: LabelConfig) -> dict[str, object]:
+    need = config.need or 1
+    alone = need == 1
+    return {
+        "kind": "pair",
+        "title": config.title or stem_of(source),
+        "scale": config.scale or "seven",
+        "need": need,
+        # One person alone has nobody to share a calibration pool with.
+        "calibration_frac": 0.0 if alone else 0.15,
+        "max_leases": _HELD_AHEAD if alone else 2,
+    }
+
+
+def _hold_to(store: Store, name: str, config: LabelConfig) -> None:
+    found = store.projects.get(name).config
+    for setting in ("scale", "need"):
+        wanted = getattr(config, setting)
+        if wanted is not None and wanted != getattr(found, setting):
+            raise ConfigError(
+                f"project {name!r} has {setting} {getattr(found, setting)}, not {wanted}; leave "
+                f"--{setting} out, or give another --project"
+            )
+
+
+def _write_guideline(store: Store, name: str, path: Path) -> None:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the guideline {path} cannot be read ({error})") from error
+    if store.projects.guideline(name)[1] != text:
+        store.projects.write_guideline(name, text, actor="system")
+
+
+def _about(store: Store, names: list[str], place: str) -> list[str]:
+    lines = []
+    for name in names:
+        counts = store.items.counts(name)
+        done, items = counts["judgments"], counts["items"]
+        lines.append(f"{name}: {items} items, {done} answers, in {place}")
+    return lines
+
+
+def _export(bare: list[str], config: ExportConfig) -> int:
+    if len(bare) != 2:
+        raise ConfigError("name the store and the new folder: heed label export labels.db OUT")
+    place, out = bare
+    if "://" not in place and not Path(place).exists():
+        raise ConfigError(f"there is no store {place}")
+    from heed.data.store import open_store
+    from heed.data.store.exporting import Wanted, export
+
+    with open_store(place) as store:
+        slugs = [project.slug for project in store.projects.all()]
+        name = config.project or (slugs[0] if len(slugs) == 1 else None)
+        if name is None:
+            raise ConfigError(f"the store has {len(slugs)} projects ({', '.join(slugs)}); "
+                              "name one with --project")  # fmt: skip
+        wanted = Wanted(
+            config.to, config.seq, config.view, held_out_frac=config.held_out_frac,
+            parquet=config.parquet,
+        )  # fmt: skip
+        manifest = export(store, name, out, wanted)
+    for layout, about in manifest["layouts"].items():
+        dropped = about.get("answers_dropped") or {}
+        words = "".join(f"; {count} dropped ({reason})" for reason, count in dropped.items())
+        print(f"{layout}: {about['rows']} rows{words}")
+    print(f"written to {out}, with manifest.json")
+    return OK
+
+
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)

@@ -1,0 +1,145 @@
+"""The pages. They change nothing: what the script of a page does goes through the API."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import heed
+from heed.data.store import Refusal
+from heed.data.store.progress import progress_of
+from heed.data.store.scales import SCALES, Scale
+from heed.data.store.views import Project
+from heed.web.problems import NotLoggedIn
+from heed.web.showing import as_markdown, shown_plain
+from heed.web.site import Anyone, Visitor, projects_of, site_of, visitor_of
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(Anyone())])
+_ORDINARY_KIND = "pair"
+
+
+@router.get("/")
+def home(request: Request) -> Response:
+    """The projects that one works in."""
+    who = _person(request)
+    if who is None:
+        return RedirectResponse("/login", 303)
+    site = site_of(request)
+    cards = []
+    for found in projects_of(site, who.caller):
+        progress = progress_of(site.store, found.id, who.id)
+        cards.append({"slug": found.slug, "title": _title(found), "progress": progress})
+    return _page("home.html.jinja", who, cards=cards, name=_name(request, who))
+
+
+@router.get("/start")
+@router.get("/login")
+@router.get("/invite")
+def enter(request: Request) -> Response:
+    """The way in; the code of an address stays in the browser until it is exchanged."""
+    mode = request.url.path.strip("/")
+    return _page("enter.html.jinja", None, mode=mode)
+
+
+@router.get("/p/{project}/label")
+def label(project: str, request: Request) -> Response:
+    """The work screen."""
+    who = _person(request)
+    if who is None:
+        return RedirectResponse("/login", 303)
+    site = site_of(request)
+    found = next((p for p in projects_of(site, who.caller) if p.slug == project), None)
+    if found is None:
+        return _page("message.html.jinja", who, 404, title="No such project",
+                     text="There is no project of this name for you.")  # fmt: skip
+    if found.config.kind != _ORDINARY_KIND:
+        return _page("message.html.jinja", who, 404, title="No page for this kind of work",
+                     text=f"The page shows pairs; this project is of kind {found.config.kind}. "
+                     "Its items are reached by the API.")  # fmt: skip
+    version, guideline = site.store.projects.guideline(found.id)
+    scale = SCALES[found.config.scale]
+    setup = {
+        "project": found.slug,
+        "person": who.id,
+        "csrf": who.csrf,
+        "depth": found.config.max_leases,
+        "flags": list(found.config.flags),
+        "reasons": list(found.config.reasons),
+        "skip_mode": found.config.skip_modes[0] if found.config.skip_modes else None,
+        "has_tie": scale.has_tie,
+        "levels": scale.levels,
+        "guideline": version,
+        "page": heed.__version__,
+    }
+    return _page(
+        "label.html.jinja", who, title=_title(found), setup=setup, choices=choices(scale),
+        flags=[words(code) for code in found.config.flags],
+        reasons=[words(code) for code in found.config.reasons],
+        guideline=as_markdown(guideline), is_owner=who.caller.is_admin, several=_several(request),
+    )  # fmt: skip
+
+
+def choices(scale: Scale) -> list[dict[str, Any]]:
+    """The buttons of a scale from left to right: side, level, and what they say."""
+    left = [_choice(0, level, scale) for level in range(scale.levels, 0, -1)]
+    right = [_choice(1, level, scale) for level in range(1, scale.levels + 1)]
+    middle = [{"side": None, "level": None, "who": "Equal", "how": ""}] if scale.has_tie else []
+    found = [*left, *middle, *right]
+    return [{"key": str(number), **one} for number, one in enumerate(found, start=1)]
+
+
+def _choice(side: int, level: int, scale: Scale) -> dict[str, Any]:
+    return {"side": side, "level": level, "who": "AB"[side], "how": scale.words[level - 1]}
+
+
+def words(code: str) -> str:
+    """Write a code as words."""
+    return shown_plain(code.replace("_", " "))
+
+
+def _person(request: Request) -> Visitor | None:
+    try:
+        who = visitor_of(request)
+    except NotLoggedIn:
+        return None
+    return None if who.caller.is_token else who
+
+
+def _title(project: Project) -> str:
+    return shown_plain(project.config.title or project.slug)
+
+
+def _name(request: Request, who: Visitor) -> str:
+    try:
+        return shown_plain(site_of(request).store.people.get(who.id).pseudonym)
+    except Refusal:
+        return ""
+
+
+def _several(request: Request) -> bool:
+    return len(site_of(request).store.projects.all()) > 1
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("heed.web", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _page(template: str, who: Visitor | None, status: int = 200, **values: Any) -> Response:
+    from markupsafe import Markup
+
+    if "guideline" in values:
+        # Sanitised by `as_markdown`.
+        values["guideline"] = Markup(values["guideline"])
+    values.setdefault("csrf", "" if who is None else who.csrf)
+    return HTMLResponse(_templates().get_template(template).render(values), status)
