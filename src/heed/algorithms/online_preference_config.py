@@ -25,9 +25,9 @@ _OTHERWISE: dict[str, Any] = {
 
 _PAIRS_ONLY = (
     "loss_type", "loss_weights", "reference_free", "ld_alpha", "use_weighting", "clamp_weighting",
-    *LOSS_SETTINGS, "num_iterations", "pairing", "sync_ref_model", "ref_model_mixup_alpha",
-    "ref_model_sync_updates", "xpo_alpha",
+    *LOSS_SETTINGS, "ref_model_mixup_alpha", "ref_model_sync_updates",
 )  # fmt: skip
+"""Options that a method without a loss of pairs does not read."""
 
 
 class OnlinePreferenceConfig(PairLossSettings, OnlineSettings):
@@ -82,7 +82,11 @@ class OnlinePreferenceConfig(PairLossSettings, OnlineSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         self._check_comparer()
-        if not self.row.gradient:
+        if self.row.gradient:
+            for name in ("xpo_alpha", "sync_ref_model"):
+                if getattr(self, name):
+                    raise ValueError(f"{name} is of losses of pairs, and {self.preset} has none")
+        else:
             self._check_pairs()
         for name in ("ptx_data", "cost"):
             if getattr(self, name) is not None:
@@ -141,11 +145,10 @@ class OnlinePreferenceConfig(PairLossSettings, OnlineSettings):
     def without_effect(self) -> tuple[NoEffect, ...]:
         """See `Settings.without_effect`."""
         gradient, demonstrations = self.row.gradient, self.row.rival == "demonstration"
-        changed = tuple(n for n in _PAIRS_ONLY if n not in _OTHERWISE)
         return (
             *super().without_effect(),
             *(() if gradient else (self.unread(),)),
-            NoEffect(gradient, changed, f"{self.preset} has no loss of pairs"),
+            NoEffect(gradient, _PAIRS_ONLY, f"{self.preset} has no loss of pairs"),
             NoEffect(not gradient, ("gamma",), "a pair has no reward per token"),
             NoEffect(self.row.rival != "mixture", ("mixture_coef",), "only nash_md mixes"),
             NoEffect(
