@@ -185,6 +185,21 @@ def _opinion(preferences: np.ndarray) -> Opinion:
 
 
 SLOW = pytest.mark.slow
+_CALM = OptimSettings(lr=0.05, max_grad_norm=0.0, schedule="cosine")
+SPIN: dict = {
+    "preset": "spin",
+    "num_generations": 2 * NUM,
+    "batch_size": 2 * NUM,
+    "total_episodes": 2 * NUM * 200,
+    "optim": _CALM,
+}
+NASH: dict = {
+    "preset": "nash_md",
+    "beta": BETA_NASH,
+    "total_episodes": NUM * 200,
+    "optim": _CALM,
+}
+"""Settings with which the two come near their ends."""
 
 
 @pytest.mark.parametrize(
@@ -271,10 +286,7 @@ def test_spin_ends_at_the_demonstrations(tmp_path: Path) -> None:
     people = tabular.tables(10)
     head = TableHead(*people[:2])
     wanted = head.probabilities() / head.probabilities().sum()
-    how = {"preset": "spin", "num_generations": 2 * NUM, "batch_size": 2 * NUM}
-    how |= {"total_episodes": 2 * NUM * 200}
-    how |= {"optim": OptimSettings(lr=0.05, max_grad_norm=0.0, schedule="cosine")}
-    policy, world = ended(config(tmp_path / "run", seed, **how), seed, people=wanted)
+    policy, world = ended(config(tmp_path / "run", seed, **SPIN), seed, people=wanted)
     assert total_variation(world.reference, wanted) > 0.2
     assert total_variation(policy, wanted) < 0.02
 
@@ -304,10 +316,8 @@ def nash_end(world: Tabular, preferences: np.ndarray, coef: float) -> np.ndarray
 
 @pytest.mark.parametrize("coef", [0.0, pytest.param(0.5, marks=SLOW)])
 def test_nash_md_ends_at_its_equilibrium(tmp_path: Path, coef: float) -> None:
-    how = {"preset": "nash_md", "mixture_coef": coef, "beta": BETA_NASH, "num_generations": NUM}
-    how |= {"total_episodes": NUM * 200}
-    how |= {"optim": OptimSettings(lr=0.05, max_grad_norm=0.0, schedule="cosine")}
-    policy, world = ended(config(tmp_path / "run", 0, **how), 0, preferences=circle())
+    settings = config(tmp_path / "run", 0, **NASH, mixture_coef=coef)
+    policy, world = ended(settings, 0, preferences=circle())
     nash = nash_end(world, circle(), 0.0)
     own = nash_end(world, circle(), coef)
     assert total_variation(world.reference, nash) > 0.15

@@ -9,7 +9,7 @@ names, and returns the probability that the first of the two is better; None whe
 Which of the two is shown first is drawn for each pair, so that a judge who prefers a place prefers
 no policy.
 
-`trl:` in front of the name stands for a judge of TRL (`trl.experimental.judges`, removed there): a
+`trl:` in front of the name stands for a judge of TRL (`BasePairwiseJudge`, removed there): a
 function, a class with a method `judge`, or an instance of one, called with prompts and pairs as
 texts; it returns the place of the better completion, 0 or 1, or -1 where it cannot say.
 """
