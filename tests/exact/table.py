@@ -85,7 +85,7 @@ def rows() -> Iterator[str]:
 
 
 def compared() -> Iterator[str]:
-    """Lines of the methods that learn from comparisons, and of a cost at its limit."""
+    """Lines of the methods that learn from comparisons."""
     with tempfile.TemporaryDirectory() as folder:
         for number, (words, end, measured) in enumerate(comparison_cases()):
             found = [measured(Path(folder) / f"{number}-{seed}", seed) for seed in SEEDS]

@@ -63,14 +63,14 @@ def test_dialogues_are_read_fitted_and_learned(
     [
         ("ipo", {}), ("hinge", {}), ("robust", {"label_smoothing": 0.1}),
         ("exo_pair", {"label_smoothing": 0.01}), ("nca_pair", {}), ("apo_zero", {}),
-        ("discopop", {}), ("sigmoid_norm", {}), ("simpo", {}), ("cpo", {}), ("orpo", {}),
+        ("sigmoid_norm", {}), ("simpo", {}), ("cpo", {}), ("orpo", {}),
         ("aot", {}),
     ],
 )  # fmt: skip
 def test_the_family_learns_real_pairs(
     base: Path, shared_data: Path, tmp_path: Path, loss_type: str, settings: dict[str, Any]
 ) -> None:
-    """A few steps of each loss on the same dialogues: finite, and the training loss falls."""
+    """A few steps of each loss on the same dialogues: finite, and the margins grow."""
     run = heed.preference(
         run={"folder": str(tmp_path / "run")},
         model={"path": str(base)},
@@ -88,8 +88,8 @@ def test_the_family_learns_real_pairs(
         learner={"precision": "fp32", "device": "cpu"},
         **settings,
     )
-    losses = [row["loss"] for row in run.metrics()]
-    assert losses[-1] < losses[0]
+    margins = [row["rewards/margins"] for row in run.metrics()]
+    assert sum(margins[-4:]) > sum(margins[:4])  # an epoch has four batches
     assert not [w for w in run.warnings() if w["name"] == "origin"]
 
 

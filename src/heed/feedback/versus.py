@@ -15,14 +15,16 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from heed.engines.base import Engine
 from heed.errors import FeedbackError
 from heed.feedback.base import Item, Labeller, Scorer
 from heed.feedback.rules import failed_completion
 from heed.ids import content_hash, stream_seed
 from heed.records import Completion, Pair, Prompt, Sampling, Score
+
+if TYPE_CHECKING:
+    from heed.engines.base import Engine
 
 Opinion = Callable[[Sequence[Pair]], list[float | str]]
 Pairing = Literal["halves", "all"]
