@@ -13,8 +13,18 @@ from typing import Any
 
 import pytest
 
-from heed.algorithms import critic_free, ppo, preference, prm, reward, sft, unpaired
+from heed.algorithms import (
+    critic_free,
+    online_preference,
+    ppo,
+    preference,
+    prm,
+    reward,
+    sft,
+    unpaired,
+)
 from heed.algorithms.online_config import OnlineConfig
+from heed.algorithms.online_preference_config import OnlinePreferenceConfig
 from heed.algorithms.ppo_config import PPOConfig
 from heed.algorithms.preference_config import PreferenceConfig
 from heed.algorithms.prm import PRMConfig
@@ -229,6 +239,39 @@ class Tiny:
         }
         return OnlineConfig.model_validate(values | changes)
 
+    def online_preference_config(
+        self, folder: Path, *, run: dict[str, Any] | None = None, **changes: Any
+    ) -> Any:
+        """Five updates of 16 completions, compared by the reward model unless a judge is named."""
+        values = {
+            "run": {"folder": str(folder), "seed": 1, **(run or {})},
+            "model": {"path": str(self.policy)},
+            "data": {"path": str(self.world / "prompts.jsonl")},
+            "eval_prompts": {"path": str(self.world / "held_out.jsonl")},
+            "num_eval_prompts": 8,
+            "eval_every": 2,
+            "num_samples": 2,
+            "reward_funcs": () if "judge" in changes else (str(self.reward),),
+            "gold": str(self.world),
+            "total_episodes": 80,
+            "batch_size": 16,
+            "num_mini_batches": 2,
+            "exact_kl_rows": 4,
+            "sampling": {"max_tokens": 8},
+            "optim": {"lr": 1e-3},
+            "learner": LEARNER,
+        }
+        return OnlinePreferenceConfig.model_validate(values | changes)
+
+    def spin_config(
+        self, folder: Path, *, run: dict[str, Any] | None = None, **changes: Any
+    ) -> Any:
+        """The same on demonstrations."""
+        data = {"path": str(self.world / "demonstrations.jsonl")}
+        values = {"preset": "spin", "data": data, "eval_prompts": None, "reward_funcs": ()}
+        values |= {"sampling": {"max_tokens": 60}, "num_mini_batches": 1}
+        return self.online_preference_config(folder, run=run, **(values | changes))
+
 
 STAGES = {
     "sft": sft.run,
@@ -236,6 +279,7 @@ STAGES = {
     "prm": prm.run,
     "ppo": ppo.run,
     "online": critic_free.run,
+    "online_preference": online_preference.run,
     "preference": preference.run,
     "unpaired": unpaired.run,
 }
@@ -249,6 +293,7 @@ def run_stage(config: Any) -> Run:
         PRMConfig: "prm",
         PPOConfig: "ppo",
         OnlineConfig: "online",
+        OnlinePreferenceConfig: "online_preference",
         PreferenceConfig: "preference",
         UnpairedConfig: "unpaired",
     }

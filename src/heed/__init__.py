@@ -84,6 +84,7 @@ __all__ = [
     "generate",
     "load_config",
     "online",
+    "online_preference",
     "ppo",
     "preference",
     "prm",
@@ -182,6 +183,11 @@ def unpaired(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: A
 def online(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
     """Optimise a policy without a value model; arguments as `sft`, fields of `OnlineConfig`."""
     return _call("online", config, sinks, settings)
+
+
+def online_preference(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Sample, compare and learn; arguments as `sft`, fields of `OnlinePreferenceConfig`."""
+    return _call("online_preference", config, sinks, settings)
 
 
 def generate(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:

@@ -10,6 +10,7 @@ from tests.small import POLICY, possible, raw_prompts, renderer, small
 
 from heed.engines.base import Engine
 from heed.engines.local import LocalEngine, Path
+from heed.engines.mixture import MixtureEngine
 from heed.engines.scripted import ScriptedEngine
 from heed.records import Completion, PolicyRef, Prompt, Sampling
 
@@ -42,9 +43,15 @@ def local(path: Path) -> LocalEngine:
     )
 
 
+def mixture() -> MixtureEngine:
+    models = small(sharpen=3.0), small(sharpen=2.0)
+    return MixtureEngine(*models, LongPrompt(), coef=0.4, policy=POLICY, max_rows=4)  # type: ignore[arg-type]
+
+
 ENGINES: dict[str, Callable[[], Engine]] = {
     "torch": lambda: local("torch"),
     "native": lambda: local("native"),
+    "mixture": lambda: mixture(),
     "scripted": lambda: ScriptedEngine(said, LongPrompt(), POLICY),
 }
 

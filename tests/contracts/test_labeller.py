@@ -3,6 +3,7 @@
 import pytest
 from tests.contracts.feedback_samples import pair
 
+from heed.feedback.judges import JudgeLabeller
 from heed.feedback.rules import CallableScorer
 from heed.feedback.simulated import (
     Biases,
@@ -34,7 +35,17 @@ def replay():
     return ReplayLabeller(recorded)
 
 
+def shorter(prompts, completions):
+    return [0.8 if len(str(a)) < len(str(b)) else 0.2 for a, b in completions]
+
+
+def first_of_two(prompts, completions):
+    return [0] * len(completions)
+
+
 LABELLERS = {
+    "judge": lambda: JudgeLabeller(shorter),
+    "judge of TRL": lambda: JudgeLabeller(first_of_two, ranks=True),
     "simulated": simulated,
     "simulated on a scorer": lambda: SimulatedLabeller(CallableScorer(length), seed=1),
     "simulated with all faults": lambda: simulated(
@@ -76,9 +87,11 @@ def test_no_pairs_give_no_preferences(labeller):
 
 
 def test_verdict_and_probability_say_the_same(labeller):
-    known = {"left": 1.0, "right": 0.0, "tie": 0.5}
     for preference in labeller.compare(PAIRS).preferences:
-        assert preference.p_left == known.get(preference.outcome)
+        p = preference.p_left
+        side = None if p is None else "tie" if p == 0.5 else "left" if p > 0.5 else "right"
+        assert side == (preference.outcome if p is not None else None)
+        assert (p is None) == (preference.outcome not in ("left", "right", "tie"))
         assert preference.labeller
         assert sorted(preference.shown) == ["left", "right"]
 

@@ -5,6 +5,7 @@ from tests.contracts.feedback_samples import LetterHead, LetterRenderer, item
 
 from heed.feedback.base import Item
 from heed.feedback.checkers import CheckerScorer, Regex
+from heed.feedback.costed import CostedScorer
 from heed.feedback.ensemble import Ensemble
 from heed.feedback.foreign import ForeignScorer
 from heed.feedback.resolve import WorldScorer
@@ -45,6 +46,9 @@ SCORERS = {
     "ensemble": lambda: Ensemble(
         [CallableScorer(length, "a"), RewardModelScorer(LetterHead(), LetterRenderer())],
         "mean_minus_std",
+    ),
+    "with a cost": lambda: CostedScorer(
+        CallableScorer(length), RewardModelScorer(LetterHead(), LetterRenderer())
     ),
     "reward model": lambda: RewardModelScorer(LetterHead(), LetterRenderer(), batch_tokens=64),
     "world": lambda: WorldScorer(Town(0)),

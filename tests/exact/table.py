@@ -6,9 +6,10 @@ python -m tests.exact.table
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.exact import test_online_preference as comparisons
 from tests.exact.test_critic_free import (
     BETA,
     IN_LOSS,
@@ -83,11 +84,71 @@ def rows() -> Iterator[str]:
         yield f"| {words} | {end} | {cells[0]} | {cells[1]} |"
 
 
+def compared() -> Iterator[str]:
+    """Lines of the methods that learn from comparisons."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (words, end, measured) in enumerate(comparison_cases()):
+            found = [measured(Path(folder) / f"{number}-{seed}", seed) for seed in SEEDS]
+            cells = [", ".join(f"{pair[i]:.4f}" for pair in found) for i in (0, 1)]
+            yield f"| {words} | {end} | {cells[0]} | {cells[1]} |"
+
+
+Measured = Callable[[Path, int], tuple[float, float]]
+
+
+def comparison_cases() -> Iterator[tuple[str, str, Measured]]:
+    """Words for a method, where it ends, and what measures both distances."""
+
+    def online_dpo(how: dict) -> Measured:
+        def measured(folder: Path, seed: int) -> tuple[float, float]:
+            settings = comparisons.config(folder, seed, **how)
+            policy, world = comparisons.ended(settings, seed)
+            distance = total_variation(policy, world.optimum(BETA))
+            return distance, distance
+
+        return measured
+
+    num = comparisons.NUM
+    yield "`online_dpo`, soft labels", REGULARISED, online_dpo({})
+    sampled = {"labels": "sampled", "total_episodes": num * 500}
+    yield "`online_dpo`, sampled labels", REGULARISED, online_dpo(sampled)
+    iterative = {"preset": "iterative_dpo", "num_generations": 8, "total_episodes": num * 150}
+    yield "`iterative_dpo`, soft labels", REGULARISED, online_dpo(iterative)
+    yield (
+        "`xpo`, alpha 0, soft labels",
+        REGULARISED,
+        online_dpo({"preset": "xpo", "xpo_alpha": 0.0, "total_episodes": num * 150}),
+    )
+
+    def spin(folder: Path, seed: int) -> tuple[float, float]:
+        wanted = comparisons.TableHead(*comparisons.tabular.tables(seed + 10)[:2]).probabilities()
+        wanted = wanted / wanted.sum()
+        settings = comparisons.config(folder, seed, **comparisons.SPIN)
+        policy, world = comparisons.ended(settings, seed, people=wanted)
+        return total_variation(policy, wanted), total_variation(policy, world.optimum(BETA))
+
+    yield "`spin`", "the demonstrations' distribution", spin
+
+    def nash(coef: float) -> Measured:
+        def measured(folder: Path, seed: int) -> tuple[float, float]:
+            long = comparisons.NASH | {"total_episodes": num * 500}
+            settings = comparisons.config(folder, seed, **long, mixture_coef=coef)
+            circle = comparisons.circle()
+            policy, world = comparisons.ended(settings, seed, preferences=circle)
+            own = comparisons.nash_end(world, circle, coef)
+            return total_variation(policy, own), total_variation(policy, world.optimum(BETA))
+
+        return measured
+
+    yield "`nash_md`, `mixture_coef` 0, a circle of preferences", "the Nash equilibrium", nash(0.0)
+    yield "`nash_md`, `mixture_coef` 0.5, the same", "the best reply to the mixture", nash(0.5)
+
+
 def main() -> None:
     """Put the table between its marks."""
     text = PAGE.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    table = "\n".join(rows())
+    table = "\n".join([*rows(), *compared()])
     PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import heed
-from heed.data.exchange import read_rows
+from heed.data.exchange import read_rows, write_rows
 from heed.models.load import make_model, save_model, train_tokenizer
 
 
@@ -55,3 +55,73 @@ def test_dialogues_are_read_fitted_and_learned(
     assert found[-1]["loss"] < found[0]["loss"]
     assert found[-1]["rewards/margins"] > 0
     assert not [w for w in run.warnings() if w["name"] == "origin"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loss_type", "settings"),
+    [
+        ("ipo", {}), ("hinge", {}), ("robust", {"label_smoothing": 0.1}),
+        ("exo_pair", {"label_smoothing": 0.01}), ("nca_pair", {}), ("apo_zero", {}),
+        ("sigmoid_norm", {}), ("simpo", {}), ("cpo", {}), ("orpo", {}),
+        ("aot", {}),
+    ],
+)  # fmt: skip
+def test_the_family_learns_real_pairs(
+    base: Path, shared_data: Path, tmp_path: Path, loss_type: str, settings: dict[str, Any]
+) -> None:
+    """A few steps of each loss on the same dialogues: finite, and the margins grow."""
+    run = heed.preference(
+        run={"folder": str(tmp_path / "run")},
+        model={"path": str(base)},
+        data={
+            "path": str(shared_data / "hh-rlhf" / "helpful-base.test.jsonl.gz"),
+            "limit": 300,
+            "max_length": 192,
+            "max_loss_frac": 0.9,
+        },
+        loss_type=loss_type,
+        batch_size=64,
+        num_train_epochs=4,
+        eval_frac=0.0,
+        optim={"lr": 3e-3},
+        learner={"precision": "fp32", "device": "cpu"},
+        **settings,
+    )
+    margins = [row["rewards/margins"] for row in run.metrics()]
+    assert sum(margins[-4:]) > sum(margins[:4])  # an epoch has four batches
+    assert not [w for w in run.warnings() if w["name"] == "origin"]
+
+
+@pytest.mark.parametrize("preset", ["online_dpo", "nash_md", "xpo", "spin"])
+def test_online_comparisons_on_real_prompts(
+    base: Path, shared_data: Path, tmp_path: Path, preset: str
+) -> None:
+    """Prompts of real dialogues, and of spin their chosen replies as demonstrations."""
+    file = shared_data / "hh-rlhf" / "helpful-base.test.jsonl.gz"
+    rows = [row for _, row in read_rows(str(file))][:60]
+    demos = []
+    for row in rows:
+        prompt, _, reply = row["chosen"].rpartition("\n\nAssistant:")
+        demos.append({"prompt": prompt + "\n\nAssistant:", "completion": reply})
+    data = tmp_path / "demos.jsonl"
+    write_rows(data, demos)
+    run = heed.online_preference(
+        preset=preset,
+        run={"folder": str(tmp_path / "run")},
+        model={"path": str(base)},
+        data={"path": str(data), "max_length": 120, "max_loss_frac": 0.9},
+        **({} if preset == "spin" else {"judge": "tests.unit.algorithms.judges:shorter"}),
+        sampling={"max_tokens": 120 if preset == "spin" else 12},
+        total_episodes=32,
+        batch_size=16,
+        num_eval_prompts=4,
+        optim={"lr": 1e-3},
+        learner={"precision": "fp32", "device": "cpu"},
+    )
+    found = run.metrics()
+    assert found[1]["policy/grad_norm"] > 0
+    assert found[2]["objective/kl"] > -1.0
+    if preset != "nash_md":
+        assert found[1]["pairs/num"] > 0
+        assert found[1]["pairs/num_missing"] == 0

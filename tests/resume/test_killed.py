@@ -28,9 +28,29 @@ CASES: dict[str, Callable[[Tiny], tuple[str, Any, dict[str, Any]]]] = {
     "ppo shared": lambda tiny: ("ppo", tiny.ppo_config, {"value_init": "shared"}),
 }
 
+COMPARED: dict[str, Callable[[Tiny], tuple[str, Any, dict[str, Any]]]] = {
+    "online_dpo": lambda tiny: ("online_preference", tiny.online_preference_config, {}),
+    "xpo": lambda tiny: ("online_preference", tiny.online_preference_config, {"preset": "xpo"}),
+    "spin": lambda tiny: ("online_preference", tiny.spin_config, {}),
+    "nash_md": lambda tiny: (
+        "online_preference",
+        tiny.online_preference_config,
+        {"preset": "nash_md", "mixture_coef": 0.25},
+    ),
+    "online with a cost": lambda tiny: (
+        "online",
+        tiny.online_config,
+        {
+            "preset": "rloo",
+            "cost": {"funcs": ["tests.unit.algorithms.rewards:length"], "limit": 20.0},
+        },
+    ),
+}
+"""Loops that share their checkpoints with those above; each is killed under one seed."""
+
 
 def _killed(tiny: Tiny, tmp_path: Path, case: str, times: int, seed: int) -> None:
-    verb, make, changes = CASES[case](tiny)
+    verb, make, changes = (CASES | COMPARED)[case](tiny)
 
     def words(folder: Path) -> list[str]:
         config = make(folder, run={"checkpoint_seconds": 0.0}, **changes)
@@ -68,3 +88,9 @@ def test_killed_three_times(tiny: Tiny, tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_killed_many_times(tiny: Tiny, tmp_path: Path, case: str, seed: int) -> None:
     _killed(tiny, tmp_path, case, times=8, seed=seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", COMPARED)
+def test_comparisons_killed_many_times(tiny: Tiny, tmp_path: Path, case: str) -> None:
+    _killed(tiny, tmp_path, case, times=4, seed=0)

@@ -125,10 +125,44 @@ CASES: dict[str, Callable[[Tiny], tuple[Make, dict[str, Any]]]] = {
         },
     ),
     "online remax": lambda tiny: (tiny.online_config, {"preset": "remax"}),
+    "online with a cost": lambda tiny: (
+        tiny.online_config,
+        {
+            "preset": "rloo",
+            "cost": {"funcs": ["tests.unit.algorithms.rewards:length"], "limit": 20.0},
+        },
+    ),
+    "ppo with a cost": lambda tiny: (
+        tiny.ppo_config,
+        {"cost": {"funcs": ["tests.unit.algorithms.rewards:length"], "limit": 20.0}},
+    ),
+    "online_preference by a judge": lambda tiny: (
+        tiny.online_preference_config,
+        {"judge": "tests.unit.algorithms.judges:shorter", "labels": "sampled", "num_iterations": 2},
+    ),
+    "online_preference iterative": lambda tiny: (
+        tiny.online_preference_config,
+        {"preset": "iterative_dpo", "num_generations": 4, "num_iterations": 4},
+    ),
+    "online_preference xpo": lambda tiny: (
+        tiny.online_preference_config,
+        {"preset": "xpo", "labels": "soft", "num_iterations": 2},
+    ),
+    "online_preference spin": lambda tiny: (
+        tiny.spin_config,
+        {"num_mini_batches": 2, "num_iterations": 2, "ref_model_mixup_alpha": 0.7},
+    ),
+    "online_preference nash_md": lambda tiny: (
+        tiny.online_preference_config,
+        {"preset": "nash_md", "num_iterations": 2},
+    ),
 }
 
 
-SLOW = ("preference with adapters", "kto")
+SLOW = (
+    "preference with adapters", "kto", "ppo with a cost", "online_preference iterative",
+    "online_preference xpo",
+)  # fmt: skip
 """Of these the default suite has a case that shares their code."""
 
 

@@ -21,6 +21,8 @@ from heed.algorithms.parts import Parts
 from heed.algorithms.rollouts import Experience
 from heed.data.batch import TokenBatch
 from heed.errors import DataError
+from heed.feedback.costed import COST
+from heed.lagrange import constrained_score
 from heed.losses.importance import importance_weights
 
 SCALE_EPS = 1e-4
@@ -33,11 +35,12 @@ ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def shaped_scores(config: OnlineSettings, seen: Experience) -> Tensor:
+def shaped_scores(config: OnlineSettings, seen: Experience, multiplier: float = 0.0) -> Tensor:
     """Apply the rules for completions that do not end or are too long, before any KL. [B]
 
     `missing_eos_score` replaces the score (Ziegler, N+ detail 23: -1); `missing_eos_penalty` is
-    subtracted from it (TRL); near the longest length it falls linearly (DAPO).
+    subtracted from it (TRL); near the longest length it falls linearly (DAPO). Last, the cost is
+    taken off at the price `multiplier`.
     """
     unended = ~seen.ended
     scores = seen.scores
@@ -50,11 +53,18 @@ def shaped_scores(config: OnlineSettings, seen: Experience) -> Tensor:
         lengths = torch.tensor([float(c.num_tokens) for c in seen.completions])
         longest = config.sampling.max_tokens
         scores = scores + cost * credit.overlong_penalty(lengths, longest, last)
+    if config.cost is not None:
+        costs = seen.parts[COST]
+        scores = constrained_score(scores, costs, multiplier, rescale=config.cost.rescale)
     return scores
 
 
 def credited(
-    config: OnlineSettings, parts: Parts, seen: Experience, kl_coef: float
+    config: OnlineSettings,
+    parts: Parts,
+    seen: Experience,
+    kl_coef: float,
+    multiplier: float = 0.0,
 ) -> tuple[TokenBatch, Tensor, Tensor]:
     """Write reference log-probabilities and advantages on the tokens; values and returns too.
 
@@ -65,7 +75,7 @@ def credited(
     batch = _corrected(method, parts, seen.batch)
     reference = parts.reference.forward(batch).logprobs
     assert reference is not None
-    scores = shaped_scores(config, seen)
+    scores = shaped_scores(config, seen, multiplier)
     rewards = credit.place_score(scores, batch.learn)
     if method.kl_place == "reward":
         per_token = ESTIMATORS[method.kl_estimator](batch.stream("behaviour_logprobs"), reference)
@@ -74,7 +84,9 @@ def credited(
     if method.has_values:
         batch = _with_values(method, parts, batch, rewards)
     else:
-        greedy = None if seen.greedy is None else _by_group(config, seen.greedy, seen.group)
+        greedy = (
+            None if seen.greedy is None else _by_group(config, seen.greedy, seen.group, multiplier)
+        )
         advantages = without_values(method, rewards, scores, batch.learn, seen.group, greedy)
         batch = batch.with_streams(advantages=advantages)
     if method.whiten_advantages == "batch":
@@ -92,9 +104,11 @@ def _with_values(method: Method, parts: Parts, batch: TokenBatch, rewards: Tenso
     return batch.with_streams(old_values=values, advantages=advantages, returns=returns)
 
 
-def _by_group(config: OnlineSettings, greedy: Experience, group: Tensor) -> Tensor:
+def _by_group(
+    config: OnlineSettings, greedy: Experience, group: Tensor, multiplier: float
+) -> Tensor:
     """The shaped score of each completion's greedy sibling. [B]"""
-    scores = shaped_scores(config, greedy)
+    scores = shaped_scores(config, greedy, multiplier)
     places = {int(place): i for i, place in enumerate(greedy.group)}
     return scores[[places[int(place)] for place in group]]
 
@@ -195,6 +209,7 @@ BASELINES: dict[str, Callable[[Method, Tensor, Tensor, Tensor | None], Tensor]] 
     "group": lambda method, rewards, group, greedy: credit.group_centred(rewards, group),
     "leave_one_out": lambda method, rewards, group, greedy: credit.leave_one_out(rewards, group),
     "greedy": _above_greedy,
+    "even": lambda method, rewards, group, greedy: rewards - 0.5,
     "best": lambda method, rewards, group, greedy: credit.best_of_group(rewards, group),
     "above": lambda method, rewards, group, greedy: (rewards >= method.threshold).to(rewards),
     "softmax": lambda method, rewards, group, greedy: credit.softmax_of_group(

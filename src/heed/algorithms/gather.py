@@ -46,7 +46,7 @@ def gather(
     left_out = rounds = 0
     while True:
         prompts = [parts.prompts[i] for i in order.batch(cursor + rounds)]
-        groups = _collect(config, run, parts, prompts, update, rounds)
+        groups = collected(config, run, parts, prompts, update, rounds)
         rounds += 1
         if not config.max_refills:
             kept = groups
@@ -75,14 +75,15 @@ def varies(group: RolloutGroup) -> bool:
     return len({r.score.value for r in group.rollouts if r.score.value is not None}) > 1
 
 
-def _collect(
+def collected(
     config: OnlineSettings,
     run: Run,
     parts: Parts,
     prompts: Sequence[Prompt],
     update: int,
-    refill: int,
+    refill: int = 0,
 ) -> list[RolloutGroup]:
+    """Sample and score a group for each prompt, or read them back if they were written before."""
     more = ("refill", refill) if refill else ()
     seed = stream_seed(config.run.seed, "sample", update, *more)
     sampling = config.sampling.model_copy(update={"n": config.group_size, "seed": seed})

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 CriticFree = Literal[
-    "none", "batch", "group", "leave_one_out", "greedy", "best", "above", "softmax"
+    "none", "batch", "group", "leave_one_out", "greedy", "best", "above", "softmax", "even"
 ]
 Baseline = CriticFree | Literal["value"]
 Scale = Literal["none", "group", "batch", "mean", "varied"]

@@ -4,11 +4,12 @@
         y ~ policy(. | x)                                  behaviour log-probabilities are kept
         s = score(x, y); changed where y does not end or is too long
         r_t = s at the last token, minus beta KL_t where the KL stands in the reward
+        (s <- s - lambda cost, where a cost is held at a limit)
         A = credit(r)                                      values, a baseline, or the group
         for each epoch, for each shuffled minibatch:
             policy: surrogate(ratio, A), plus beta KL_t where the KL stands in the loss
             value:  0.5 max((V - R)^2, (clip(V) - R)^2), where the method has values
-        beta <- controller(KL)
+        beta <- controller(KL);  lambda <- multiplier(cost)
 
 A method is a row of columns (`method`, `presets`); the loop knows none by its name. The columns
 are read in `gather` (what is sampled), `advantages` (credit) and `updates` (losses, averages).
@@ -20,7 +21,9 @@ the rows.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -42,25 +45,35 @@ from heed.algorithms.online_metrics import (
 from heed.algorithms.online_settings import OnlineSettings
 from heed.algorithms.parts import Parts
 from heed.algorithms.rollouts import Experience
-from heed.algorithms.updates import controller as make_controller
-from heed.algorithms.updates import learn
+from heed.algorithms.updates import Steering, learn
 from heed.data.batch import TokenBatch
 from heed.data.order import Order
+from heed.feedback.costed import COST
+from heed.learners.base import Learner
+from heed.learners.reference import MovingReference
 from heed.learners.resume import Checkpoints
 from heed.records import PolicyRef
 from heed.runs.run import Run
 
-Controller = kl.FixedController | kl.AdaptiveController
+Step = Callable[[OnlineSettings, Run, Parts, Steering, Order, int, int], tuple[Metrics, int]]
+"""One update of a loop; its metrics, and how many batches of prompts were drawn by then."""
 
 
-def optimise(config: OnlineSettings, run: Run, parts: Parts) -> None:
-    """Run the loop of the module's docstring, with checkpoints, to its last update."""
+def optimise(config: OnlineSettings, run: Run, parts: Parts, step: Step | None = None) -> None:
+    """Run the loop of the module's docstring, with checkpoints, to its last update.
+
+    Args:
+        step: one update; `update_once` by default.
+    """
+    once = step or update_once
     learners = {"policy": parts.policy} | ({"value": parts.value} if parts.value else {})
+    if isinstance(parts.reference, MovingReference):
+        learners["reference"] = cast(Learner, parts.reference)
     checkpoints = Checkpoints(run, learners, config.run)
-    controller = make_controller(config)
+    steering = Steering(config)
     start, state = checkpoints.resume()
-    if state and config.kl_target is not None:
-        controller.load_state(state["controller"])  # a fixed coefficient is that of the settings
+    if state:
+        steering.load_state(state["controller"])
     order = Order(len(parts.prompts), config.num_prompts, config.run.seed, "prompts")
     cursor = int(state.get("cursor", start)) if state else 0
     run.stage(config.stage_title, config.num_updates)
@@ -68,23 +81,23 @@ def optimise(config: OnlineSettings, run: Run, parts: Parts) -> None:
     if start == 0:
         run.log(0, parts.watch.look(0), total=config.num_updates)
     for update in range(start + 1, config.num_updates + 1):
-        metrics, cursor = _update(config, run, parts, controller, order, cursor, update)
+        metrics, cursor = once(config, run, parts, steering, order, cursor, update)
         parts.engine.load(None, PolicyRef(run=run.folder.name, step=update))
         if update % config.eval_every == 0 or update == config.num_updates:
             metrics |= parts.watch.look(update)
         metrics["epoch"] = order.epoch(cursor)
         run.log(update, metrics, total=config.num_updates)
-        state = {"controller": controller.state(), "cursor": cursor}
+        state = {"controller": steering.state(), "cursor": cursor}
         written = checkpoints.maybe_write(update, state, last=update == config.num_updates)
         if written and not config.keep_rollouts:
             rollouts.drop_rollouts(run, before=update + 1)
 
 
-def _update(
+def update_once(
     config: OnlineSettings,
     run: Run,
     parts: Parts,
-    controller: Controller,
+    steering: Steering,
     order: Order,
     cursor: int,
     update: int,
@@ -94,8 +107,8 @@ def _update(
     gathered = gather(config, run, parts, order, cursor, update)
     seen = gathered.seen
     sampled = time.monotonic()
-    coef = controller.coef
-    batch, scores, rewards = credited(config, parts, seen, coef)
+    coef = steering.kl.coef
+    batch, scores, rewards = credited(config, parts, seen, coef, steering.multiplier)
     exact = None
     if parts.exact_kl and config.exact_kl_rows:
         few = batch.select(range(min(config.exact_kl_rows, len(batch))))
@@ -107,7 +120,8 @@ def _update(
     metrics = rollout_metrics(seen, scores, rewards, batch, divergence)
     metrics |= group_metrics(config, seen, batch)
     metrics |= training_metrics(terms, norms)
-    metrics["kl_error"] = controller.update(divergence.k1, len(seen.completions))
+    metrics["kl_error"] = steering.kl.update(divergence.k1, len(seen.completions))
+    metrics |= steering.priced(seen.parts.get(COST))
     if config.max_refills:
         metrics["sampling/num_refills"] = gathered.num_refills
         metrics["sampling/groups_left_out"] = gathered.num_left_out

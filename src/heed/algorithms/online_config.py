@@ -80,7 +80,8 @@ class OnlineConfig(OnlineSettings):
     baseline: CriticFree | None = None
     """What is taken from a completion's reward: nothing, the mean of the batch, of its group, or
     of the others of its group, or the score of the prompt's greedy completion. Or its place in a
-    selection: 1 for the best of the group (RAFT), 1 above `threshold`, or a softmax of rewards."""
+    selection: 1 for the best of the group (RAFT), 1 above `threshold`, or a softmax of rewards.
+    even: one half, of a win rate (Nash-MD)."""
     threshold: float = 0.5
     """Reward from which on the baseline `above` chooses a completion."""
     softmax_temperature: float = Field(default=1.0, gt=0.0)

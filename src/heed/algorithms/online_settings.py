@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from heed.algorithms.cost_settings import CostSettings
 from heed.algorithms.method import Method
 from heed.records import Sampling
 from heed.settings import (
@@ -68,6 +69,9 @@ class OnlineSettings(Settings):
     """Tokens before which `truncate_after` does not count."""
     gamma: float = Field(default=1.0, ge=0.0, le=1.0)
     """Discount per token."""
+
+    cost: CostSettings | None = None
+    """A cost that is held at a limit by a Lagrange multiplier (safe RLHF)."""
 
     ptx_data: DataSettings | None = None
     """Text whose likelihood is raised along the way (InstructGPT's PPO-ptx)."""

@@ -23,6 +23,7 @@ from heed.engines.local import LocalEngine
 from heed.engines.policy import load_fitting_prompts, note_path
 from heed.errors import ConfigError
 from heed.feedback.base import Scorer
+from heed.feedback.costed import CostedScorer
 from heed.feedback.resolve import load_scorer, load_scorers
 from heed.feedback.reward_model import RewardModelScorer
 from heed.ids import stream_seed
@@ -59,9 +60,25 @@ class Parts:
         return self.value or self.policy
 
 
-def make_parts(config: OnlineSettings, run: Run, causal: nn.Module, renderer: Renderer) -> Parts:
-    """Make what the loop is composed of."""
-    scorer = load_scorers(config.reward_funcs, config.reward_weights, device=config.learner.device)
+def make_parts(
+    config: OnlineSettings,
+    run: Run,
+    causal: nn.Module,
+    renderer: Renderer,
+    judge: Scorer | None = None,
+) -> Parts:
+    """Make what the loop is composed of.
+
+    Args:
+        judge: what is optimised; by default that of `reward_funcs`.
+    """
+    device = config.learner.device
+    if judge is None:
+        judge = load_scorers(config.reward_funcs, config.reward_weights, device=device)
+    scorer: Scorer = judge
+    if config.cost is not None:
+        costs = load_scorers(config.cost.funcs, config.cost.weights, device=device)
+        scorer = CostedScorer(judge, costs)
     engine = LocalEngine(
         causal,
         renderer,
@@ -78,7 +95,7 @@ def make_parts(config: OnlineSettings, run: Run, causal: nn.Module, renderer: Re
     reference = _reference(config, causal, policy)
     value = None
     if isinstance(config, PPOConfig) and not shared:
-        value = _value(config, run, causal, renderer, scorer, steps)
+        value = _value(config, run, causal, renderer, judge, steps)
     ending = rollouts.Ending(config.truncate_after, config.truncate_min_tokens)
     watch = Watch(
         run=run,

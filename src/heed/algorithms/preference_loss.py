@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from heed.algorithms.preference_config import PreferenceConfig
 from heed.algorithms.preference_pairs import Pairs, joined, pairs_of, sequence_kl
 from heed.algorithms.preference_rows import Row, better_tokens
+from heed.algorithms.preference_settings import PairLossSettings
 from heed.algorithms.references import References
 from heed.algorithms.reward import PairRows, pair_batch
 from heed.data.batch import PairBatch
@@ -20,7 +20,7 @@ from heed.learners.local import LocalLearner
 from heed.losses.replies import wpo_weights
 
 
-def values_of(pairs: Pairs, config: PreferenceConfig) -> Tensor:
+def values_of(pairs: Pairs, config: PairLossSettings) -> Tensor:
     """The weighted sum of the losses, [B], unreduced."""
     total = torch.zeros_like(pairs.chosen.total)
     for row, weight in zip(config.rows.values(), config.weights, strict=True):
@@ -33,13 +33,13 @@ def values_of(pairs: Pairs, config: PreferenceConfig) -> Tensor:
     return total
 
 
-def first_row(config: PreferenceConfig) -> Row:
+def first_row(config: PairLossSettings) -> Row:
     """The loss whose implicit reward is reported: the first, and likelihood only where alone."""
     rows = [row for name, row in config.rows.items() if name != "sft"]
     return (rows or list(config.rows.values()))[0]
 
 
-def described(pairs: Pairs, config: PreferenceConfig) -> dict[str, Tensor]:
+def described(pairs: Pairs, config: PairLossSettings) -> dict[str, Tensor]:
     """Numbers of each pair to report, [B], without gradient; names as in the metrics."""
     row = first_row(config)
     chosen, rejected = (
@@ -66,7 +66,7 @@ def described(pairs: Pairs, config: PreferenceConfig) -> dict[str, Tensor]:
 
 
 def preference_loss(
-    config: PreferenceConfig, reference: Evaluator | None = None, *, origin: bool = False
+    config: PairLossSettings, reference: Evaluator | None = None, *, origin: bool = False
 ) -> PairLoss:
     """The loss of a micro-batch of pairs, unreduced [b].
 
@@ -116,7 +116,7 @@ def kls_of(
 
 
 def lay_out(
-    config: PreferenceConfig, references: References, rows: Sequence[PairRows]
+    config: PairLossSettings, references: References, rows: Sequence[PairRows]
 ) -> PairBatch:
     """Lay pairs out with the reference's log-probabilities and the tokens that are learned."""
     batch = pair_batch(rows)
@@ -134,7 +134,7 @@ def lay_out(
 
 
 def with_whole_batch(
-    config: PreferenceConfig, learner: LocalLearner, batch: PairBatch
+    config: PairLossSettings, learner: LocalLearner, batch: PairBatch
 ) -> PairBatch:
     """Measure what must be known of all pairs before the first micro-batch, and lay it beside them.
 
@@ -159,7 +159,7 @@ def _with_whole(batch: PairBatch, values: dict[str, Tensor]) -> PairBatch:
 
 
 def measure(
-    config: PreferenceConfig,
+    config: PairLossSettings,
     learner: LocalLearner,
     reference: Evaluator | None,
     references: References,

@@ -20,9 +20,9 @@ from heed.learners.base import Further
 from heed.losses import preference, reference_free, replies
 
 if TYPE_CHECKING:
-    from heed.algorithms.preference_config import PreferenceConfig
+    from heed.algorithms.preference_settings import PairLossSettings
 
-Values = Callable[[Pairs, "PreferenceConfig", float], Tensor]
+Values = Callable[[Pairs, "PairLossSettings", float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Row:
 _DIVERGENCE = ("f_divergence_type", "f_alpha_divergence_coef")
 
 
-def _bent(pairs: Pairs, config: PreferenceConfig) -> tuple[Tensor, Tensor]:
+def _bent(pairs: Pairs, config: PairLossSettings) -> tuple[Tensor, Tensor]:
     kind, alpha = config.f_divergence_type, config.f_alpha_divergence_coef
     return (
         replies.bend(pairs.chosen.ratio, kind, alpha),
@@ -71,7 +71,7 @@ def _bent(pairs: Pairs, config: PreferenceConfig) -> tuple[Tensor, Tensor]:
     )
 
 
-def _bent_means(pairs: Pairs, config: PreferenceConfig) -> tuple[Tensor, Tensor]:
+def _bent_means(pairs: Pairs, config: PairLossSettings) -> tuple[Tensor, Tensor]:
     chosen, rejected = _bent(pairs, config)
     return chosen / pairs.chosen.tokens, rejected / pairs.rejected.tokens
 
@@ -104,19 +104,19 @@ def _reply_nll(pairs: Pairs) -> Tensor:
     return _of_better(pairs, lambda reply: -reply.total / reply.tokens)
 
 
-def _dpo(pairs: Pairs, config: PreferenceConfig, beta: float) -> Tensor:
+def _dpo(pairs: Pairs, config: PairLossSettings, beta: float) -> Tensor:
     return preference.dpo(*_bent(pairs, config), beta, pairs.p)
 
 
-def _cdpo(pairs: Pairs, config: PreferenceConfig, beta: float) -> Tensor:
+def _cdpo(pairs: Pairs, config: PairLossSettings, beta: float) -> Tensor:
     return preference.dpo(*_bent(pairs, config), beta, pairs.p, config.label_smoothing)
 
 
-def _rpo(pairs: Pairs, config: PreferenceConfig, beta: float) -> Tensor:
+def _rpo(pairs: Pairs, config: PairLossSettings, beta: float) -> Tensor:
     return _dpo(pairs, config, beta) + config.rpo_alpha * _reply_nll(pairs)
 
 
-def _rdpo(pairs: Pairs, config: PreferenceConfig, beta: float) -> Tensor:
+def _rdpo(pairs: Pairs, config: PairLossSettings, beta: float) -> Tensor:
     assert config.rdpo_alpha is not None
     margin = config.rdpo_alpha * (pairs.rejected.tokens - pairs.chosen.tokens)
     return preference.dpo(*_bent(pairs, config), beta, pairs.p, margin=margin)
@@ -127,7 +127,7 @@ def _tdpo(pairs: Pairs, beta: float, alpha: float | None) -> Tensor:
     return preference.tdpo(*_ratios(pairs), *kls, beta, alpha, pairs.p)
 
 
-def _aot(pairs: Pairs, config: PreferenceConfig, beta: float) -> Tensor:
+def _aot(pairs: Pairs, config: PairLossSettings, beta: float) -> Tensor:
     spread = pairs.chosen.logps - pairs.rejected.logps
     at_rank = pairs.of_whole_batch("reference_at_rank")
     return preference.aot(spread, at_rank, beta, config.label_smoothing)
@@ -140,7 +140,7 @@ def _aot_ranks(pairs: Pairs) -> dict[str, Tensor]:
     return {"reference_at_rank": preference.same_rank(spread, chosen - rejected)}
 
 
-def _aot_unpaired(pairs: Pairs, config: PreferenceConfig, beta: float) -> Tensor:
+def _aot_unpaired(pairs: Pairs, config: PairLossSettings, beta: float) -> Tensor:
     at_rank = pairs.of_whole_batch("rejected_at_rank"), pairs.of_whole_batch("chosen_at_rank")
     return preference.aot_unpaired(*_ratios(pairs), *at_rank, beta, config.label_smoothing)
 
@@ -153,18 +153,18 @@ def _aot_unpaired_ranks(pairs: Pairs) -> dict[str, Tensor]:
     }
 
 
-def _slic(pairs: Pairs, config: PreferenceConfig, beta: float) -> Tensor:
+def _slic(pairs: Pairs, config: PairLossSettings, beta: float) -> Tensor:
     sides = pairs.chosen.logps, pairs.rejected.logps
     calibration = preference.hinge(*sides, 1.0, pairs.p, config.slic_delta)
     return calibration + config.slic_lambda * _of_better(pairs, lambda reply: -reply.total)
 
 
-def _simpo(pairs: Pairs, config: PreferenceConfig, beta: float) -> Tensor:
+def _simpo(pairs: Pairs, config: PairLossSettings, beta: float) -> Tensor:
     gamma = 0.5 * beta if config.simpo_gamma is None else config.simpo_gamma
     return reference_free.simpo(pairs.chosen.mean, pairs.rejected.mean, beta, gamma, pairs.p)
 
 
-def _alphapo(pairs: Pairs, config: PreferenceConfig, beta: float) -> Tensor:
+def _alphapo(pairs: Pairs, config: PairLossSettings, beta: float) -> Tensor:
     assert config.alphapo_alpha is not None
     gamma = 0.5 * beta if config.simpo_gamma is None else config.simpo_gamma
     chosen = reference_free.alpha_reward(pairs.chosen.mean, config.alphapo_alpha)
@@ -172,13 +172,13 @@ def _alphapo(pairs: Pairs, config: PreferenceConfig, beta: float) -> Tensor:
     return reference_free.simpo(chosen, rejected, beta, gamma, pairs.p)
 
 
-def _cpo(pairs: Pairs, config: PreferenceConfig, beta: float) -> Tensor:
+def _cpo(pairs: Pairs, config: PairLossSettings, beta: float) -> Tensor:
     sides = pairs.chosen.logps, pairs.rejected.logps
     values = preference.dpo(*sides, beta, pairs.p, config.label_smoothing)
     return values + config.cpo_alpha * _token_nll(pairs) if config.cpo_alpha else values
 
 
-def _orpo(pairs: Pairs, config: PreferenceConfig, beta: float) -> Tensor:
+def _orpo(pairs: Pairs, config: PairLossSettings, beta: float) -> Tensor:
     odds = reference_free.odds_ratio(pairs.chosen.mean, pairs.rejected.mean, pairs.p)
     return _reply_nll(pairs) + beta * odds
 

@@ -198,8 +198,14 @@ def experience(
     temperature: float,
     max_failed_frac: float,
     ending: Ending = AS_SAMPLED,
+    *,
+    sampled: bool = True,
 ) -> Experience:
     """Lay scored completions out as a batch; failed ones are left out and counted.
+
+    Args:
+        sampled: whether the engine's log-probabilities are needed; without them the batch has no
+            stream `behaviour_logprobs`, and a completion may be somebody's demonstration.
 
     Raises:
         FeedbackError: more than `max_failed_frac` of the completions failed.
@@ -211,7 +217,9 @@ def experience(
         pad_id=renderer.pad_id,
         temperature=temperature,
     )
-    behaviour = stream_of([_sampled_logprobs(r.completion) for _, r in whole], batch)
+    if sampled:
+        behaviour = stream_of([_sampled_logprobs(r.completion) for _, r in whole], batch)
+        batch = batch.with_streams(behaviour_logprobs=behaviour)
     names = {name for _, r in whole for name, v in r.score.parts.items() if v is not None}
     parts = {
         name: torch.tensor([float(r.score.parts[name]) for _, r in whole])  # type: ignore[arg-type]
@@ -220,7 +228,7 @@ def experience(
     }
     return Experience(
         completions=tuple(r.completion for _, r in whole),
-        batch=batch.with_streams(behaviour_logprobs=behaviour),
+        batch=batch,
         scores=torch.tensor([float(r.score.value or 0.0) for _, r in whole]),
         ended=torch.tensor([ending.cut(r.completion, renderer) is not None for _, r in whole]),
         parts=parts,

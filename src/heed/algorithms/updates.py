@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from heed.algorithms.parts import Parts
 from heed.data.batch import TokenBatch, collate
 from heed.data.order import Order
 from heed.ids import stream_seed
+from heed.lagrange import Multiplier
 from heed.learners.base import LossTerms, Outputs, TokenLoss
 from heed.losses import policy as surrogates
 from heed.losses.likelihood import nll
@@ -224,6 +226,48 @@ def _ptx_loss(coef: float) -> TokenLoss:
         return LossTerms(coef * values, {"nll": values.detach()})
 
     return loss
+
+
+class Steering:
+    """What moves between updates beside weights: the KL's coefficient and the price of a cost.
+
+    Args:
+        config: of the run.
+    """
+
+    def __init__(self, config: OnlineSettings) -> None:
+        self.kl = controller(config)
+        self.cost: Multiplier | None = None
+        self._moves = config.kl_target is not None
+        if config.cost is not None:
+            of = config.cost
+            self.cost = Multiplier(of.multiplier, of.limit, of.multiplier_lr, of.multiplier_max)
+
+    @property
+    def multiplier(self) -> float:
+        """Score taken off for a unit of cost; 0 without a cost."""
+        return 0.0 if self.cost is None else self.cost.coef
+
+    def priced(self, costs: Tensor | None) -> dict[str, float | int | None]:
+        """Move the price after an update's costs [B]; returns metrics, the price as it was used."""
+        if self.cost is None or costs is None:
+            return {}
+        used = self.cost.coef
+        mean = float(costs.mean())
+        excess = self.cost.update(mean)
+        return {"cost/mean": mean, "cost/excess": excess, "cost/multiplier": used}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs, JSON-able."""
+        priced = {} if self.cost is None else {"cost": self.cost.state()}
+        return self.kl.state() | priced
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from `state()`; a fixed KL coefficient is that of the settings."""
+        if self._moves:
+            self.kl.load_state(state)
+        if self.cost is not None:
+            self.cost.load_state(state["cost"])
 
 
 def controller(config: OnlineSettings) -> kl.FixedController | kl.AdaptiveController:

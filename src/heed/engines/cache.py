@@ -7,6 +7,7 @@ interface and reads views of the used length.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -59,6 +60,13 @@ class PromptCache(Cache):
             new.key = old.key[row : row + 1, :, :length].clone()
             new.value = old.value[row : row + 1, :, :length].clone()
         return copied
+
+    def joined(self, other: PromptCache) -> PromptCache:
+        """Return the layers of this model followed by those of another one, not copied."""
+        both = PromptCache(1)
+        both.prompts = [*self.prompts, *other.prompts]
+        both.layers = [*both.prompts]
+        return both
 
 
 class SlotLayer(CacheLayerMixin):
@@ -134,6 +142,13 @@ class SlotCache(Cache):
         self.place = Place(num_rows, length, device)
         self.slots = [SlotLayer(self.place) for _ in range(num_layers)]
         super().__init__(layers=[*self.slots])
+
+    def layers_of(self, first: int, last: int) -> SlotCache:
+        """Return a view of layers `first` up to `last`: those of one of several models."""
+        view = copy.copy(self)
+        view.slots = self.slots[first:last]
+        view.layers = [*view.slots]
+        return view
 
     def fill(self, slots: Tensor, prompts: PromptCache, rows: Tensor) -> None:
         """Copy prompts `rows` [m] into `slots` [m]; a group's slots name the same prompt."""

@@ -67,6 +67,11 @@ class Forward:
         """Where the model is."""
         return self.model.device
 
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that the model embeds."""
+        return cast(nn.Embedding, self.model.get_input_embeddings()).num_embeddings
+
     def refresh(self) -> None:
         """Read the output layer anew, after its weights changed."""
         self._wide = None
@@ -148,7 +153,7 @@ class Forward:
 
     def _check(self) -> None:
         """Compare a tiny ragged decode with plain forward passes."""
-        vocab = cast(nn.Embedding, self.model.get_input_embeddings()).num_embeddings
+        vocab = self.vocab_size
         rows = [[(7 * i + 3 * j + 1) % vocab for j in range(6)] for i in range(3)]
         starts = [1, 3, 4]
         training = self.model.training

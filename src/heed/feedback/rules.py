@@ -30,8 +30,10 @@ __all__ = [
     "Failure",
     "RewardFunction",
     "WeightedSum",
+    "completion_argument",
     "failed_completion",
     "load_callable",
+    "prompt_argument",
     "score_of",
     "wait_for",
 ]
@@ -101,8 +103,8 @@ class CallableScorer:
             name: [item.prompt.meta.get(name) for item in items] for name in columns
         }
         arguments |= {
-            "prompts": [_prompt_argument(item.prompt) for item in items],
-            "completions": [_completion_argument(item) for item in items],
+            "prompts": [prompt_argument(item.prompt) for item in items],
+            "completions": [completion_argument(item) for item in items],
             "completion_ids": [list(item.completion.tokens) for item in items],
         }
         optional = (self.trainer_state, self._log_extra, self._log_metric)
@@ -262,13 +264,15 @@ def _parameters(function: RewardFunction) -> tuple[set[str], set[str], bool] | N
     return set(named), required, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def _prompt_argument(prompt: Prompt) -> str | list[dict[str, str]]:
+def prompt_argument(prompt: Prompt) -> str | list[dict[str, str]]:
+    """Return a prompt as callables get it: raw text, or a dialogue's messages."""
     if prompt.messages[-1].role == "text":
         return "".join(message.text for message in prompt.messages)
     return [{"role": message.role, "content": message.text} for message in prompt.messages]
 
 
-def _completion_argument(item: Item) -> str | list[Mapping[str, str]]:
+def completion_argument(item: Item) -> str | list[Mapping[str, str]]:
+    """Return a completion as callables get it, in the form of its prompt."""
     if item.prompt.messages[-1].role == "text":
         return item.completion.text
     return [{"role": "assistant", "content": item.completion.text}]

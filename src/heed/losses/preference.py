@@ -356,3 +356,20 @@ def check_pairs(chosen: Tensor, rejected: Tensor, p: Tensor | None) -> None:
         raise DataError(f"found shapes {sides} of chosen, rejected (and p); expected one [B]")
     if p is not None and not bool(((p >= 0) & (p <= 1)).all()):
         raise DataError("p holds a number outside [0, 1]; expected a probability per pair")
+
+
+def exploration_bonus(rival: Tensor, alpha: float) -> Tensor:
+    """Push away from what the other sampler says, beside a loss of pairs (XPO).
+
+    loss = alpha log pi(rival's reply), [B]; for alpha above 0 the policy spreads to replies that
+    the rival, as a rule the reference, does not give.
+
+    Args:
+        rival: log pi of the rival's reply in nats, summed over its tokens.
+        alpha: at least 0; 0 is no bonus.
+
+    Source: Xie et al. 2024 (arXiv 2405.21046), algorithm 1.
+    """
+    if not alpha >= 0:
+        raise ConfigError(f"alpha is {alpha}, expected 0 or above")
+    return alpha * rival

@@ -132,6 +132,12 @@ VERBS: Mapping[str, Verb] = _table(
         "Optimise a policy without a value model: GRPO, RLOO, REINFORCE++ and their like",
     ),
     Verb(
+        "online_preference",
+        "heed.algorithms.online_preference_config:OnlinePreferenceConfig",
+        "heed.algorithms.online_preference:run",
+        "Sample, compare and learn: online and iterative DPO, XPO, SPIN, Nash-MD",
+    ),
+    Verb(
         "generate",
         "heed.pipelines.generate:GenerateConfig",
         "heed.pipelines.generate:run",

@@ -119,7 +119,7 @@ def _hero(run: RunRecord) -> Block:
 
 def _small_figures(run: RunRecord) -> tuple[list[Figure], list[str]]:
     there, absent = [], []
-    optional = _OPTIONAL | (_OF_VALUES if run.kind == "online" else set())
+    optional = _OPTIONAL | (_OF_VALUES if run.kind in ("online", "online_preference") else set())
     for names, title, tone in SMALL:
         name = next((n for n in names if len(run.known(n)[0]) >= 2), None)
         if name == "kl_coef" and len(set(run.known(name)[1])) == 1:

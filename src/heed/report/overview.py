@@ -20,6 +20,7 @@ KINDS = {
     "pipeline": "pipeline",
     "ppo": "policy optimisation (PPO)",
     "online": "policy optimisation",
+    "online_preference": "policy optimisation from comparisons",
     "sft": "supervised fine-tuning",
     "reward": "reward model",
     "preference": "preference optimisation (DPO family)",

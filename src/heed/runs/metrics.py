@@ -94,6 +94,18 @@ METRICS: dict[str, Metric] = {
     "num_failed": Metric("completions", "Completions of the update that have no score.", "down"),
     "kl_coef": Metric("score/nat", "Coefficient of the KL penalty."),
     "kl_error": Metric("fraction", "KL over its target, minus 1, as the controller clips it."),
+    # Policy optimisation: a cost held at a limit
+    "cost/mean": Metric("cost", "Mean cost of the completions.", "down"),
+    "cost/excess": Metric("cost", "Mean cost minus its limit; above 0 the price rises.", "down"),
+    "cost/multiplier": Metric("score/cost", "Price of a unit of cost in this update."),
+    # Policy optimisation: pairs that were compared online
+    "pairs/num": Metric("pairs", "Pairs that the update learns from."),
+    "pairs/num_ties": Metric("pairs", "Pairs left out because neither side is better."),
+    "pairs/num_equal": Metric("pairs", "Pairs left out because both sides are the same."),
+    "pairs/num_missing": Metric("pairs", "Pairs left out because a side failed.", "down"),
+    "pairs/label": Metric("probability", "Mean label: that the chosen side is better."),
+    "pairs/rival_chosen_frac": Metric("fraction", "Pairs whose second side is chosen."),
+    "logps/rival": Metric("nats", "Mean log-probability of the rival's completions."),
     # Policy optimisation: groups, refills, and weights between learner and sampler
     "frac_reward_zero_std": Metric("fraction", "Groups whose scores are all equal.", "down"),
     "selected_frac": Metric("fraction", "Completions that a selection chose to learn."),
