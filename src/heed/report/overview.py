@@ -28,9 +28,11 @@ KINDS = {
     "best_of_n": "best of n",
     "compare": "comparisons",
     "evaluate": "evaluation",
+    "frontier": "quality against KL",
     "world": "world",
     "init": "new model",
 }
+_MOST_SOURCES = 6
 _SHORT = {
     "the untrained model": "untrained",
     "the pretrained policy": "pretrained",
@@ -137,7 +139,9 @@ def _sources(record: RunRecord) -> str:
     for name, given in mapping(record.manifest.get("inputs")).items():
         path = mapping(given).get("path")
         paths = path if isinstance(path, list) else [path]
-        names.append(f"{name} {', '.join(PurePath(str(p)).name for p in paths)}")
+        some = [PurePath(str(p)).name for p in paths[:_MOST_SOURCES]]
+        more = len(paths) - len(some)
+        names.append(f"{name} {', '.join(some)}" + (f" and {more} more" if more else ""))
     if names:
         return "; ".join(names)
     return "the seed alone, no files" if record.manifest else "not known"
