@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from glob import glob
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,8 @@ def paths_of_runs(words: Sequence[str]) -> tuple[str, ...]:
     """
     found: list[str] = []
     for word in words:
-        some = sorted(glob(word)) if any(sign in word for sign in "*?[") else [word]
+        pattern = any(sign in word for sign in "*?[")
+        some = [p for p in sorted(glob(word)) if Path(p).is_dir()] if pattern else [word]
         if not some:
             raise DataError(f"no run fits {word!r}; give folders of `heed evaluate`")
         found += some
