@@ -50,6 +50,8 @@ class FrontierConfig(Settings):
     """The tag that names the method; all tags together name a setting."""
     kl_limits: tuple[float, ...] = (1.0, 2.0, 4.0)
     """Nats per completion, within which the methods are compared."""
+    against: str = START
+    """The method whose best within the same limit is taken off, on the same prompts and seeds."""
     choosing_frac: float = Field(default=0.5, gt=0.0, lt=1.0)
     """Share of the prompts that choose settings and do not judge them."""
     max_lost_frac: float = Field(default=0.1, ge=0.0, lt=1.0)
@@ -70,6 +72,11 @@ class Placed:
     on_frontier: bool = False
 
 
+Best = dict[str, dict[float | None, Placed | None]]
+"""Method -> limit of KL (None for no limit) -> its best setting within."""
+Gains = dict[str, dict[float | None, Interval | None]]
+
+
 def run(config: FrontierConfig, sinks: Sequence[Sink] = ()) -> Run:
     """Gather, and leave the points in `RUN/frontier.json`.
 
@@ -85,8 +92,9 @@ def run(config: FrontierConfig, sinks: Sequence[Sink] = ()) -> Run:
         placed = [place(setting, rows, choosing) for setting, rows in settings.items()]
         placed = with_frontiers(placed)
         best = within_limits(placed, config.kl_limits)
-        write_json(run.path("frontier.json"), _record(config, placed, best))
-        run.add_findings(_findings(placed, best))
+        gains = differences(best, settings, choosing, config.against)
+        write_json(run.path("frontier.json"), _record(config, placed, best, gains))
+        run.add_findings([*_findings(best), *_gain_findings(gains, config.against)])
         facts = {
             "num_runs": len(measured),
             "num_choosing": int(choosing.sum()),
@@ -158,11 +166,9 @@ def with_frontiers(placed: Sequence[Placed]) -> list[Placed]:
     return [replace(one, on_frontier=not beaten(one)) for one in placed]
 
 
-def within_limits(
-    placed: Sequence[Placed], limits: Sequence[float]
-) -> dict[str, dict[float | None, Placed | None]]:
+def within_limits(placed: Sequence[Placed], limits: Sequence[float]) -> Best:
     """Method -> limit (None for no limit) -> its best setting within, by the choosing prompts."""
-    out: dict[str, dict[float | None, Placed | None]] = {}
+    out: Best = {}
     for method in dict.fromkeys(one.setting.method for one in placed):
         own = [one for one in placed if one.setting.method == method]
         out[method] = {
@@ -176,10 +182,38 @@ def within_limits(
     return out
 
 
+def differences(
+    best: Best,
+    settings: Mapping[Setting, Mapping[str, NDArray]],
+    choosing: NDArray[np.bool_],
+    against: str,
+) -> dict[str, dict[float | None, Interval | None]]:
+    """Method -> limit -> quality of its best setting less that of `against`, on the same prompts.
+
+    None where one of the two has no setting within the limit. Methods share prompts and seeds, so
+    that a difference is known better than either quality.
+
+    Raises:
+        DataError: there is no method `against`.
+    """
+    if against not in best:
+        raise DataError(f"against is {against!r}, and the methods are {', '.join(best)}")
+
+    def gain(one: Placed | None, two: Placed | None) -> Interval | None:
+        if one is None or two is None:
+            return None
+        table = settings[one.setting]["true"] - settings[two.setting]["true"]
+        return crossed_mean(table[:, ~choosing])
+
+    return {
+        method: {limit: gain(one, best[against][limit]) for limit, one in chosen.items()}
+        for method, chosen in best.items()
+        if method != against
+    }
+
+
 def _record(
-    config: FrontierConfig,
-    placed: Sequence[Placed],
-    best: Mapping[str, Mapping[float | None, Placed | None]],
+    config: FrontierConfig, placed: Sequence[Placed], best: Best, gains: Gains
 ) -> dict[str, Any]:
     index = {one.setting: i for i, one in enumerate(placed)}
     return {
@@ -189,22 +223,39 @@ def _record(
             method: [None if one is None else index[one.setting] for one in chosen.values()]
             for method, chosen in best.items()
         },
+        "against": config.against,
+        "gains": {
+            method: [None if one is None else asdict(one) for one in found.values()]
+            for method, found in gains.items()
+        },
     }
 
 
-def _findings(
-    placed: Sequence[Placed], best: Mapping[str, Mapping[float | None, Placed | None]]
-) -> list[Finding]:
+def _findings(best: Best) -> list[Finding]:
     found, unit = [], "true score"
     for method, chosen in best.items():
         for limit, one in chosen.items():
             if method == START and limit is not None:
                 continue
-            where = "within no limit" if limit is None else f"within {limit:g} nats"
-            name = f"{method}, as it starts" if method == START else f"{method}, best {where}"
+            name = (
+                f"{method}, as it starts" if method == START else f"{method}, best {_where(limit)}"
+            )
             if one is None:
                 reason = "no setting of this method stays within"
                 found.append(Finding.unknown(name, unit, reason))
             else:
                 found.append(Finding.of(name, one.true, unit))
     return found
+
+
+def _gain_findings(gains: Gains, against: str) -> list[Finding]:
+    return [
+        Finding.of(f"{method} less {against}, {_where(limit)}", gain, "true score")
+        for method, found in gains.items()
+        for limit, gain in found.items()
+        if gain is not None
+    ]
+
+
+def _where(limit: float | None) -> str:
+    return "within no limit" if limit is None else f"within {limit:g} nats"

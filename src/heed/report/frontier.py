@@ -40,7 +40,7 @@ def frontier_sections(record: RunRecord) -> list[Section]:
         if run.kind == "frontier" and content:
             section = Section(f"frontier-{run.stage}", _TITLE, lead=_LEAD)
             section.blocks.append(Grid(_figures(content), columns="four"))
-            section.blocks.append(_best_table(content))
+            section.blocks += [_best_table(content), _gain_table(content)]
             section.blocks.append(Fold("Every setting", [_all_table(content)]))
             found.append(section)
     return found
@@ -201,6 +201,18 @@ def _best_rows(content: Found) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
+def _gain_table(content: Found) -> Table:
+    """What each method has over the one that all are compared with."""
+    limits = [f"within {limit:g} nats" for limit in content["kl_limits"]]
+    rows = [
+        [method, *("none" if gain is None else _interval(gain) for gain in gains)]
+        for method, gains in content["gains"].items()
+        if method != _START
+    ]
+    caption = f"True quality less that of {content['against']}, on the same prompts and seeds"
+    return Table(caption, ["method", *limits, "at any KL"], rows, numeric=range(1, len(limits) + 2))
+
+
 def _cells(point: Found) -> list[str]:
     proxy = _interval(point["proxy"]) if point["proxy"] else "not measured"
     return [_interval(point["true"]), _interval(point["kl"]), proxy, point["label"]]
@@ -225,8 +237,9 @@ def _interval(found: Found) -> str:
 
 def _markdown(content: Found) -> str:
     lines = []
-    for head, rows in (_best_rows(content), (_all_table(content).head, _all_table(content).rows)):
-        for row in (head, ["---"] * len(head), *rows):
+    for table in (_best_table(content), _gain_table(content), _all_table(content)):
+        lines += [f"{table.caption}:", ""]
+        for row in (table.head, ["---"] * len(table.head), *table.rows):
             cells = (str(cell).replace("|", "\\|").replace(numbers.MINUS, "-") for cell in row)
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")

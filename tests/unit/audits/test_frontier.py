@@ -11,7 +11,7 @@ import pytest
 from tests.unit.audits.measured import evaluation
 
 import heed
-from heed.audits.frontier import FrontierConfig, place, with_frontiers, within_limits
+from heed.audits.frontier import FrontierConfig, differences, place, with_frontiers, within_limits
 from heed.audits.frontier_runs import Setting
 from heed.data.exchange import write_rows
 from heed.errors import DataError
@@ -112,6 +112,27 @@ def test_best_of_n_has_its_formula_and_joins_the_others(tmp_path: Path, grid: li
     assert set(points) == {"n 2", "n 4"}
     assert points["n 4"]["kl"]["estimate"] == pytest.approx(np.log(4) - 0.75)
     assert points["n 4"]["true"]["estimate"] == pytest.approx(0.4)
+
+
+def test_differences_are_taken_on_the_same_prompts(tmp_path: Path) -> None:
+    """Prompts differ by far more than the two methods, and the difference is known all the same."""
+    rng = np.random.default_rng(0)
+    hard = 5.0 * rng.normal(size=(1, 60))
+    tables = {
+        Setting(name): {"kl": np.ones((3, 60)), "true": hard + up + 0.1 * rng.normal(size=(3, 60))}
+        for name, up in (("A", 0.0), ("B", 0.5))
+    }
+    choosing = np.arange(60) < 20
+    placed = [place(setting, rows, choosing) for setting, rows in tables.items()]
+    gains = differences(within_limits(placed, [0.5, 2.0]), tables, choosing, "A")
+    assert gains["B"][0.5] is None
+    found = gains["B"][2.0]
+    assert found is not None
+    assert found == gains["B"][None]
+    assert 0.4 < found.low < 0.5 < found.high < 0.6
+    assert placed[1].true.high - placed[1].true.low > 1.0
+    with pytest.raises(DataError, match="against is 'C', and the methods are A, B"):
+        differences(within_limits(placed, []), tables, choosing, "C")
 
 
 def test_prompts_without_a_score_are_left_out_of_all_runs(tmp_path: Path) -> None:
