@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -23,8 +22,8 @@ _BEYOND = 1.25
 """Times the largest KL of any frontier."""
 _TITLE = "True quality against KL, by method"
 _LEAD = (
-    "Each point is a setting of a method, a mean over seeds and prompts; bars are 95 % intervals "
-    "over both. Filled and joined: the method's frontier, chosen on other prompts than those "
+    "Each point is a setting of a method, a mean over seeds and prompts; bars are "
+    f"{numbers.LEVEL} intervals over both. Filled and joined: the method's frontier, chosen on other prompts than those "
     "shown. Grey: the frontiers of the other methods."
 )
 
@@ -36,8 +35,8 @@ def frontier_sections(record: RunRecord) -> list[Section]:
     """One section for each run of `heed frontier` whose file can be read."""
     found = []
     for run in record.walk():
-        content = _read(run.folder)
-        if run.kind == "frontier" and content:
+        content = _read(run)
+        if content:
             section = Section(f"frontier-{run.stage}", _TITLE, lead=_LEAD)
             section.blocks.append(Grid(_figures(content), columns="four"))
             section.blocks += [_best_table(content), _gain_table(content)]
@@ -54,8 +53,8 @@ def frontier_files(record: RunRecord, style: str) -> dict[str, str]:
         style: the style sheet of the page.
     """
     for run in record.walk():
-        content = _read(run.folder)
-        if run.kind == "frontier" and content:
+        content = _read(run)
+        if content:
             return {
                 "frontier.svg": str(_drawing(content, style)),
                 "frontier.md": _markdown(content),
@@ -63,9 +62,9 @@ def frontier_files(record: RunRecord, style: str) -> dict[str, str]:
     return {}
 
 
-def _read(folder: Path) -> Found | None:
-    path = folder / "frontier.json"
-    if not path.is_file():
+def _read(run: RunRecord) -> Found | None:
+    path = run.folder / "frontier.json"
+    if run.kind != "frontier" or not path.is_file():
         return None
     try:
         content: Found = json.loads(path.read_text(encoding="utf-8"))
