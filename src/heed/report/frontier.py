@@ -23,8 +23,8 @@ _BEYOND = 1.25
 _TITLE = "True quality against KL, by method"
 _LEAD = (
     "Each point is a setting of a method, a mean over seeds and prompts; bars are "
-    f"{numbers.LEVEL} intervals over both. Filled and joined: the method's frontier, chosen on other prompts than those "
-    "shown. Grey: the frontiers of the other methods."
+    f"{numbers.LEVEL} intervals over both. Filled and joined: the method's frontier, chosen on "
+    "other prompts than those shown. Grey: the frontiers of the other methods."
 )
 
 Found = Mapping[str, Any]

@@ -33,6 +33,8 @@ KINDS = {
     "init": "new model",
 }
 _MOST_SOURCES = 6
+_MOST_LINES = 12
+"""Findings of other kinds that are shown unfolded; all stand below."""
 _SHORT = {
     "the untrained model": "untrained",
     "the pretrained policy": "pretrained",
@@ -156,7 +158,7 @@ def overview(record: RunRecord) -> Overview:
     out = Overview(verdict(said, found))
     headline = [s for s in rest if s.subject.kind != "other"]
     if not headline and not table:
-        headline = rest
+        headline = rest[:_MOST_LINES]
     out.lines = [Line(s, _picture(s)) for s in headline]
     out.table = _policy_table(policies, table)
     if said:
