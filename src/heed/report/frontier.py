@@ -18,7 +18,7 @@ from heed.report.folder import RunRecord
 _START = "warm-up"
 _WIDTH, _HEIGHT = 250, 150
 _COLUMNS = 4
-_BEYOND = 1.25
+_BEYOND = 2.0
 """Times the largest KL of any frontier."""
 _TITLE = "True quality against KL, by method"
 _LEAD = (
@@ -150,7 +150,7 @@ def _dots(points: Sequence[Found], tone: str, *, hollow: bool) -> Line:
 def _drawing(content: Found, style: str) -> Markup:
     """All figures as one drawing that stands alone, light or dark as its reader is."""
     names = list(_methods(content))
-    wide, high = _WIDTH + 24, _HEIGHT + 90
+    wide, high = _WIDTH + 24, _HEIGHT + 112
     parts = []
     for i, name in enumerate(names):
         x, y = 12 + wide * (i % _COLUMNS), 12 + high * (i // _COLUMNS)
@@ -158,7 +158,7 @@ def _drawing(content: Found, style: str) -> Markup:
         title = words(0, 14, name, "start", "panel")
         drawing, beyond = _chart(content, name)
         chart = Markup('<g transform="translate(0 10)">{}</g>').format(drawing)
-        note = words(0, high - 22, beyond, "start", "note")
+        note = words(0, high - 12, beyond, "start", "note")
         parts.append(inner.format(x, y, _WIDTH + 10, high - 8, title + chart + note))
     columns = min(len(names), _COLUMNS)
     width, height = 12 + wide * columns, 12 + high * -(-len(names) // _COLUMNS)
