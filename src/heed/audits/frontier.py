@@ -105,7 +105,7 @@ def run(config: FrontierConfig, sinks: Sequence[Sink] = ()) -> Run:
 
 
 def paths_of_runs(words: Sequence[str]) -> tuple[str, ...]:
-    """Run folders, stars resolved.
+    """Run folders, stars resolved, each once.
 
     Raises:
         DataError: a pattern fits nothing.
@@ -117,7 +117,7 @@ def paths_of_runs(words: Sequence[str]) -> tuple[str, ...]:
         if not some:
             raise DataError(f"no run fits {word!r}; give folders of `heed evaluate`")
         found += some
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _choosing(prompts: Sequence[str], config: FrontierConfig) -> NDArray[np.bool_]:

@@ -39,7 +39,8 @@ def grid(tmp_path: Path) -> list[str]:
 
 
 def test_what_was_measured_comes_out_by_setting(tmp_path: Path, grid: list[str]) -> None:
-    run, found = gathered(tmp_path, grid, kl_limits=[0.5, 1.5])
+    again = [*grid, str(tmp_path / "DPO-0.1-*")]  # a run that is named twice counts once
+    run, found = gathered(tmp_path, again, kl_limits=[0.5, 1.5])
     points = {p["label"]: p for p in found["points"] if p["setting"]["method"] == "DPO"}
     for beta, (kl, true) in GRID.items():
         point = points[f"beta {beta}"]
