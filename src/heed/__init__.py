@@ -81,6 +81,7 @@ __all__ = [
     "compare",
     "errors",
     "evaluate",
+    "frontier",
     "generate",
     "load_config",
     "online",
@@ -208,6 +209,11 @@ def compare(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: An
 def evaluate(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
     """Measure win rates between policies; arguments as `sft`, fields of `EvaluateConfig`."""
     return _call("evaluate", config, sinks, settings)
+
+
+def frontier(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:
+    """Gather quality against KL of measured policies; arguments as `sft`, `FrontierConfig`."""
+    return _call("frontier", config, sinks, settings)
 
 
 def quickstart(config: Any = None, /, *, sinks: Sequence[Sink] = (), **settings: Any) -> Run:

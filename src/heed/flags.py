@@ -14,6 +14,7 @@ import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -164,8 +165,12 @@ def _in_words(kind: Any) -> str:
     return _SCALARS.get(kind, "text")
 
 
+@cache
 def slots_of(cls: type[BaseModel]) -> dict[str, Slot]:
-    """List every setting of a configuration class, sections included, by dotted name."""
+    """List every setting of a configuration class, sections included, by dotted name.
+
+    Read only: every caller is given the same table.
+    """
     return {slot.name: slot for slot in _walk(cls, "", None)}
 
 

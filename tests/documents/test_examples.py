@@ -16,7 +16,7 @@ from heed.cli import main
 from heed.data import datasets
 from heed.settings import DataSettings
 
-LONG = {"quickstart", "run recipes/hh.toml"}
+LONG = {"quickstart", "run recipes/hh.toml", "run recipes/methods"}
 """Commands that are proven by tests of their own, and too long for this one."""
 
 

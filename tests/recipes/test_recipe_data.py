@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from heed.config import make_config
 from heed.data.exchange import read_rows, write_rows
 from heed.data.report import DataReport, RowError
 from heed.feedback.callables import load_callable
+from heed.pipelines.matrix import expanded
 from heed.pipelines.recipe import configured, read_pipeline
 from heed.pipelines.verbs import VERBS
 
@@ -159,3 +161,28 @@ def test_recipes_are_valid_and_have_no_path_of_their_own(name: str, quick: bool)
         values = configured(recipe, stage, folders)
         run = {"folder": "/run", **values.get("run", {})}
         make_config(VERBS[stage.verb].config_class(), {**values, "run": run})
+
+
+@pytest.mark.parametrize("name", ["methods.toml", "methods_hh.toml"])
+def test_methods_have_the_same_budget_and_are_all_measured(name: str) -> None:
+    """Four settings a method and seed, one evaluation each, gathered by the last stage."""
+    recipe = read_pipeline(RECIPES / name)
+    given = {key: "/given" for key, a in recipe.arguments.items() if a.value is None}
+    whole = expanded(recipe.given(given | {"seeds": [5]}))
+    stages = whole.stages
+    folders = {stage.name: Path("/run") / stage.name for stage in stages}
+    tags = {
+        str(folders[s.name]): configured(whole, s, folders)["tags"]
+        for s in stages
+        if s.verb == "evaluate"
+    }
+    settings = Counter(str(tag["method"]) for tag in tags.values())
+    assert set(settings.values()) == {4}
+    assert len(settings) == (14 if name == "methods.toml" else 4)
+    gathered = configured(whole, stages[-1], folders)["runs"]
+    assert sorted(gathered) == sorted([*tags, "/run/best_of_n.5"])
+    sizes = {
+        int(c["total_episodes"]) / (c["batch_size"] / c["num_mini_batches"])
+        for c in (configured(whole, s, folders) for s in stages if s.verb in ("online", "ppo"))
+    }
+    assert len(sizes) == 1, "every method that samples takes the same number of steps"

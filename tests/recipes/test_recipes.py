@@ -51,6 +51,9 @@ def test_hh_runs_from_books_to_a_judged_policy(shared_data: Path, tmp_path: Path
         dialogues=shared_data / "sgd-dialogues",
         comparisons=shared_data / "hh-rlhf",
     )
+    _, compared = quick("methods_hh.toml", tmp_path / "methods", hh=run.folder)
+    for method in ("best of n", "RLOO", "DPO", "warm-up"):
+        assert any(name.startswith(f"{method}, ") for name in compared)
     assert_judged(findings, "PPO over warm-up: ", ("gold", "proxy"))
     assert_judged(findings, "warm-up over pretrained: ", ("gold", "proxy"))
     for stage in ("proxy", "gold"):
@@ -65,6 +68,23 @@ def test_hh_runs_from_books_to_a_judged_policy(shared_data: Path, tmp_path: Path
     assert all(not prompts[a] & prompts[b] for a in prompts for b in prompts if a != b), (
         "a prompt stands on two sides of the split"
     )
+
+
+def test_methods_runs_from_a_world_to_its_table_and_figure(tmp_path: Path) -> None:
+    run, findings = quick("methods.toml", tmp_path / "methods")
+    methods = ("best of n", "PPO", "GRPO", "DPO", "KTO")
+    for method in methods:
+        found = findings[f"{method}, best within no limit"]
+        assert found["low"] < found["estimate"] < found["high"]
+    table = (run.folder / "frontier.md").read_text(encoding="utf-8")
+    assert all(f"| {method} |" in table for method in (*methods, "warm-up"))
+    assert "GRPO" in (run.folder / "frontier.svg").read_text(encoding="utf-8")
+    said: list[str] = []
+    pipeline = read_pipeline(RECIPES / "methods.toml").given({}, quick=True)
+    settings = RunSettings(folder=str(run.folder), seed=1)
+    run_pipeline(pipeline, settings, say=said.append)
+    assert len(said) > 20
+    assert all(line.endswith(": unchanged") for line in said)
 
 
 def test_sentiment_runs_from_books_to_a_judged_policy(shared_data: Path, tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ PIPELINE = """
 [pipeline]
 name = "tiny"
 
+[matrix]
+coef = [0.05, 0.2]
+
 [[stage]]
 name = "world"
 verb = "world"
@@ -67,11 +70,12 @@ optim = { lr = 1e-3 }
 [[stage]]
 name = "ppo"
 verb = "ppo"
+over = ["coef"]
 [stage.config]
 model = { path = "{stages.sft}" }
 data = { path = "{stages.world}/prompts.jsonl" }
 reward_funcs = ["{stages.reward}"]
-kl_coef = 0.05
+kl_coef = "{coef}"
 total_episodes = 48
 batch_size = 16
 num_eval_prompts = 8
@@ -80,13 +84,20 @@ sampling = { max_tokens = 8 }
 [[stage]]
 name = "evaluate"
 verb = "evaluate"
+over = ["coef"]
 [stage.config]
+tags = { method = "PPO", coef = "{coef}" }
 model = { path = "{stages.ppo}" }
 baseline = { path = "{stages.sft}" }
 data = { path = "{stages.world}/held_out.jsonl" }
 judges = { true = "{stages.world}", proxy = "{stages.reward}" }
 sampling = { max_tokens = 8 }
 num_resamples = 200
+
+[[stage]]
+name = "frontier"
+verb = "frontier"
+config = { runs = ["{stages.evaluate}"] }
 """
 
 

@@ -4,8 +4,9 @@
     KL(best of n || policy) <= log n - (n - 1) / n, with equality where no two scores tie
 
 What is kept stands in `RUN/completions.jsonl`, which `heed sft` reads: that is best-of-n
-distillation. Beside it stand the mean score, and the gold score of the same choice, at n = 1, 2,
-4, ... by the estimator that is unbiased for every n up to the number of completions.
+distillation. `RUN/curve.jsonl` has each prompt's score, and the gold score of the same choice, at
+n = 1, 2, 4, ... by the estimator that is unbiased for every n up to the number of completions; the
+findings are their means.
 
 Sources: Stiennon et al. 2020, appendix G.3 (KL); Nakano et al. 2021, appendix I (estimator); Gao et
 al. 2022 (the curve of gold against KL).
@@ -88,13 +89,16 @@ def run(config: BestOfNConfig, sinks: Sequence[Sink] = ()) -> Run:
             for p, c, *_ in chosen
         ]
         write_rows(run.path("completions.jsonl"), rows)
-        run.add_findings(curve(groups, config.run.seed, config.num_resamples))
+        bought = curve(groups)
+        write_rows(run.path("curve.jsonl"), bought)
+        run.add_findings(curve_findings(bought, config.run.seed, config.num_resamples))
         facts = {
             "num_prompts": len(groups),
             "num_failed": num_failed,
             "mean_score": float(np.mean([score for *_, score, _ in chosen])),
         }
-        run.finish({"completions": run.path("completions.jsonl")}, facts=facts)
+        made = {name: run.path(f"{name}.jsonl") for name in ("completions", "curve")}
+        run.finish(made, facts=facts)
     return run
 
 
@@ -145,27 +149,39 @@ def best(group: Group, n: int | None = None) -> tuple[Prompt, Completion, float,
     return max(group[:n], key=lambda row: row[2])
 
 
-def curve(groups: Sequence[Group], seed: int, num_resamples: int) -> list[Finding]:
-    """Measure score, gold score and KL of the best of n at n = 1, 2, 4, ..., over prompts."""
+def curve(groups: Sequence[Group]) -> list[dict]:
+    """Estimate score and gold score of the best of n at n = 1, 2, 4, ..., for each prompt.
+
+    `gold` is None where a completion of the prompt has no gold score.
+    """
     most = min(map(len, groups))
     sizes = [2**k for k in range(most.bit_length()) if 2**k <= most]
     if most not in sizes:
         sizes.append(most)
-    whole = [group for group in groups if all(true is not None for *_, true in group)]
-    found: list[Finding] = []
+    rows = []
     for n in sizes:
-        ours = [best_of_n.score([row[2] for row in group], n) for group in groups]
-        found.append(_mean(f"proxy, best of {n}", ours, seed, num_resamples))
-        if whole:
-            true = [
-                best_of_n.score([row[2] for row in g], n, [row[3] or 0.0 for row in g])
-                for g in whole
-            ]
-            found.append(_mean(f"gold, best of {n}", true, seed, num_resamples))
-        bound = best_of_n.kl(n)
-        found.append(
-            Finding(name=f"kl bound, best of {n}", estimate=bound, n=len(groups), unit="nats")
+        for group in groups:
+            ours = [score for *_, score, _ in group]
+            true = [gold for *_, gold in group if gold is not None]
+            gold = best_of_n.score(ours, n, true) if len(true) == len(group) else None
+            row = {"prompt_id": group[0][0].id, "n": n, "kl": best_of_n.kl(n)}
+            rows.append({**row, "proxy": best_of_n.score(ours, n), "gold": gold})
+    return rows
+
+
+def curve_findings(rows: Sequence[dict], seed: int, num_resamples: int) -> list[Finding]:
+    """The means of `curve` over prompts, with intervals, and the KL of each n."""
+    found: list[Finding] = []
+    for n in dict.fromkeys(row["n"] for row in rows):
+        here = [row for row in rows if row["n"] == n]
+        for name in ("proxy", "gold"):
+            values = [row[name] for row in here if row[name] is not None]
+            if values:
+                found.append(_mean(f"{name}, best of {n}", values, seed, num_resamples))
+        bound = Finding(
+            name=f"kl bound, best of {n}", estimate=here[0]["kl"], n=len(here), unit="nats"
         )
+        found.append(bound)
     return found
 
 

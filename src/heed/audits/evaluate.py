@@ -60,6 +60,8 @@ class EvaluateConfig(Settings):
     """Bootstrap resamples behind each interval."""
     prefix: str = ""
     """Put before the names of the findings."""
+    tags: dict[str, str | int | float] = Field(default_factory=dict)
+    """What `heed frontier` tells policies apart by, such as method and beta; seeds repeat them."""
     engine: EngineSettings = EngineSettings()
     learner: LearnerSettings = LearnerSettings()
 
@@ -101,9 +103,10 @@ def run(config: EvaluateConfig, sinks: Sequence[Sink] = ()) -> Run:
         run.progress(1, 3)
         others = baseline.engine.generate(prompts, sampling)
         run.progress(2, 3)
+        distances = _distances(config, prompts, answers, policy, baseline)
         findings = [
             *_length_findings(config, prompts, answers, others),
-            *_kl_findings(config, prompts, answers, policy, baseline),
+            _kl_finding(config, distances),
         ]
         scored: dict[str, list] = {}
         for name, word in config.judges.items():
@@ -113,7 +116,7 @@ def run(config: EvaluateConfig, sinks: Sequence[Sink] = ()) -> Run:
             findings += judged(config, name, prompts, new, old)
             scored[name] = [new, old]
         run.progress(3, 3)
-        write_rows(run.path("judged.jsonl"), _rows(prompts, answers, others, scored))
+        write_rows(run.path("judged.jsonl"), _rows(prompts, answers, others, scored, distances))
         run.add_findings(findings)
         run.finish({"judged": run.path("judged.jsonl")})
     return run
@@ -211,24 +214,25 @@ def _length_findings(
     return out
 
 
-def _kl_findings(
+def _distances(
     config: EvaluateConfig,
     prompts: Sequence[Prompt],
     answers: Sequence[Sequence[Completion]],
     policy: OpenPolicy,
     baseline: OpenPolicy,
-) -> list[Finding]:
-    """Sequence KL of the policy to the baseline on its own completions, where it is defined."""
-    name, unit = "kl", "nats per completion"
+) -> dict[str, tuple[str, float]] | str:
+    """log policy - log baseline of the policy's own completions, whose mean is the sequence KL.
+
+    Returns:
+        completion id -> prompt id and nats, or why it is not defined.
+    """
     if not same_tokens(policy.tokenizer, baseline.tokenizer):
-        reason = "the two policies have different vocabularies"
-        return [Finding.unknown(config.prefix + name, unit, reason)]
+        return "the two policies have different vocabularies"
     if config.sampling.temperature == 0:
-        reason = "greedy completions are no sample of the policy"
-        return [Finding.unknown(config.prefix + name, unit, reason)]
+        return "greedy completions are no sample of the policy"
     pairs = [(p, c) for p, c in _whole(prompts, answers) if c.logprobs]
     if not pairs:
-        return [finding(config, name, None, unit)]
+        return NOTHING
     batch = collate(
         [policy.renderer.completion_row(p, c) for p, c in pairs],
         pad_id=policy.renderer.pad_id,
@@ -239,8 +243,16 @@ def _kl_findings(
     assert theirs is not None
     ours = stream_of([c.logprobs or () for _, c in pairs], batch)
     values = (kl.k1(ours, theirs) * batch.learn).sum(1).tolist()
-    interval = _mean(config, "kl", values, [p.id for p, _ in pairs])
-    return [finding(config, name, interval, unit)]
+    return {c.id: (p.id, value) for (p, c), value in zip(pairs, values, strict=True)}
+
+
+def _kl_finding(config: EvaluateConfig, distances: dict[str, tuple[str, float]] | str) -> Finding:
+    """Sequence KL of the policy to the baseline on its own completions, where it is defined."""
+    name, unit = config.prefix + "kl", "nats per completion"
+    if isinstance(distances, str):
+        return Finding.unknown(name, unit, distances)
+    prompts, values = zip(*distances.values(), strict=True)
+    return finding(config, "kl", _mean(config, "kl", values, prompts), unit)
 
 
 def _rows(
@@ -248,8 +260,10 @@ def _rows(
     answers: Sequence[Sequence[Completion]],
     others: Sequence[Sequence[Completion]],
     scored: dict[str, list[list[list[float | None]]]],
+    distances: dict[str, tuple[str, float]] | str,
 ) -> list[dict]:
     """One row a pair, with every judge's scores: the evidence behind the findings."""
+    nats = {} if isinstance(distances, str) else {c: value for c, (_, value) in distances.items()}
     rows = []
     for i, prompt in enumerate(prompts):
         for j, (new, old) in enumerate(zip(answers[i], others[i], strict=True)):
@@ -264,6 +278,7 @@ def _rows(
                     "after": new.text,
                     "before": old.text,
                     "scores": scores,
+                    "kl": nats.get(new.id),
                 }
             )
     return rows

@@ -143,5 +143,9 @@ def arguments_help(pipeline: Pipeline) -> str:
     for name, argument in pipeline.arguments.items():
         default = "(required)" if argument.value is None else f"[{argument.value}]"
         lines.append(f"  --{name}  {default}  {argument.help}".rstrip())
-    lines += ["", "stages: " + ", ".join(f"{s.name} ({s.verb})" for s in pipeline.stages)]
+    stages = [
+        (s.name, s.verb + (f", over {' and '.join(s.over)}" if s.over else ""))
+        for s in pipeline.stages
+    ]
+    lines += ["", "stages: " + ", ".join(f"{name} ({verb})" for name, verb in stages)]
     return "\n".join(lines)

@@ -190,8 +190,11 @@ def closing_lines(run: Run) -> list[str]:
     """What a finished run says last: time, findings, and where things are."""
     lines = [f"{run.status} in {duration(run.seconds())}: {run.folder}"]
     lines += [f"  {finding_line(finding)}" for finding in run.findings()]
-    for name, made in run.manifest.get("outputs", {}).items():
-        lines.append(f"  {name}: {run.folder / made['path']}")
+    made = run.manifest.get("outputs", {})
+    single = [name for name in made if "." not in name.partition("/")[0]]
+    lines += [f"  {name}: {run.folder / made[name]['path']}" for name in single]
+    if len(single) < len(made):
+        lines.append(f"  and {len(made) - len(single)} of repeated stages: {run.folder / 'stages'}")
     page = run.folder / "report.html"
     lines.append(
         f"  report: {page}" if page.exists() else f"  page of it: heed report {run.folder}"

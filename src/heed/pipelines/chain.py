@@ -17,6 +17,7 @@ A pipeline is a TOML file:
     [quick.pretrain]                            # laid over a stage's config by --quick
     num_train_epochs = 0.1
 
+A `[matrix]` repeats stages over methods, settings and seeds; see `heed.pipelines.matrix`.
 `{stages.NAME}` is the run folder of an earlier stage, `{NAME}` an argument, `{here}` the folder of
 the pipeline file; `{{` is a brace. A text that is one reference only takes the argument's own type.
 Each stage is a run in `RUN/stages/NAME`; `RUN/stages/NAME.key` holds the hash of all that its
@@ -37,6 +38,7 @@ from pydantic import BaseModel
 from heed.config import make_config
 from heed.errors import ConfigError
 from heed.ids import content_hash, file_hash
+from heed.pipelines.matrix import expanded
 from heed.pipelines.recipe import Pipeline, Stage, configured
 from heed.pipelines.verbs import VERBS, Verb
 from heed.records import Finding
@@ -112,6 +114,7 @@ def plan_stages(
     Raises:
         ConfigError: names the stage, and what is wrong with it.
     """
+    pipeline = expanded(pipeline)
     folders = {s.name: Path(settings.folder) / "stages" / s.name for s in pipeline.stages}
     plan = []
     for stage in pipeline.stages:
@@ -140,22 +143,22 @@ def stage_key(planned: Planned, plan: Sequence[Planned], code: str) -> str:
     """
     config = planned.config.model_dump(mode="json")
     config["run"] = {k: v for k, v in config["run"].items() if k not in _NOT_IN_KEY}
-    before = [p for p in plan if p is not planned]
+    before = {p.folder: p for p in plan if p is not planned}
     content = {"verb": planned.verb.run, "config": _by_content(config, before), "code": code}
     return content_hash(content, 32)
 
 
-def _by_content(value: Any, before: Sequence[Planned]) -> Any:
+def _by_content(value: Any, before: Mapping[Path, Planned]) -> Any:
     if isinstance(value, Mapping):
         return {key: _by_content(inner, before) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_by_content(inner, before) for inner in value]
     if not isinstance(value, str) or not value:
         return value
-    for other in before:
-        if Path(value) == other.folder or Path(value).is_relative_to(other.folder):
-            made = input_hash(other.folder) if other.folder.exists() else None
-            inside = Path(value).relative_to(other.folder).as_posix()
+    for folder in (Path(value), *Path(value).parents):
+        if folder in before:
+            made = input_hash(folder) if folder.exists() else None
+            inside = Path(value).relative_to(folder).as_posix()
             return {"stage": made, "inside": inside}
     return _file_content(value)
 
@@ -272,11 +275,19 @@ def merged_findings(runs: Mapping[str, Run]) -> list[Finding]:
 
 
 def _summarise(run: Run, plan: Sequence[Planned]) -> None:
+    """Write what was found and what it cost.
+
+    The members of a repeated stage cost together, and their findings stay with them: a stage that
+    gathers them says what they add up to.
+    """
     runs = {planned.stage.name: Run.open(planned.folder) for planned in plan}
-    findings = merged_findings(runs)
+    findings = merged_findings({p.stage.name: runs[p.stage.name] for p in plan if not p.stage.of})
     run.path("findings.json").unlink(missing_ok=True)
     run.add_findings(findings)
-    seconds = {name: stage.seconds() for name, stage in runs.items()}
+    seconds: dict[str, float] = {}
+    for stage in (planned.stage for planned in plan):
+        name = stage.of or stage.name
+        seconds[name] = seconds.get(name, 0.0) + runs[stage.name].seconds()
     peaks = [stage.manifest.get("peak_memory_bytes") for stage in runs.values()]
     costs = [
         *(_cost(f"seconds/{name}", value, "seconds") for name, value in seconds.items()),

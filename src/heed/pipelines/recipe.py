@@ -16,6 +16,7 @@ from heed.settings import Settings
 
 _REFERENCE = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w.]*)\}")
 _NAME = re.compile(r"[A-Za-z_]\w*")
+_MOST_NAMES = 40
 
 
 class Argument(Settings):
@@ -32,6 +33,10 @@ class Stage(Settings):
     name: str
     verb: str
     config: dict[str, Any] = Field(default_factory=dict)
+    over: tuple[str, ...] = ()
+    """Axes of the matrix: the stage is repeated for each combination of their values."""
+    of: str = ""
+    """The stage of the file that this one is a member of."""
 
 
 class Pipeline(Settings):
@@ -42,9 +47,11 @@ class Pipeline(Settings):
     here: str = ""
     """Folder of the pipeline file, which `{here}` stands for."""
     arguments: dict[str, Argument] = Field(default_factory=dict)
+    matrix: dict[str, Any] = Field(default_factory=dict)
+    """Axis -> values, over which stages are repeated; see `heed.pipelines.matrix`."""
     stages: tuple[Stage, ...] = Field(min_length=1)
     quick: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Stage -> settings that `--quick` lays over the stage's own."""
+    """Stage -> settings that `--quick` lays over the stage's own; `matrix` -> axes."""
 
     @field_validator("stages")
     @classmethod
@@ -55,6 +62,8 @@ class Pipeline(Settings):
                 raise ValueError(f"two stages are called {name!r}; give each its own name")
             if not _NAME.fullmatch(name):
                 raise ValueError(f"the stage name {name!r} is not letters, digits and underscores")
+            if name == "matrix":
+                raise ValueError("a stage cannot be called 'matrix', which is where axes stand")
         return stages
 
     def given(
@@ -74,27 +83,34 @@ class Pipeline(Settings):
         Raises:
             ConfigError: an argument or a stage does not exist, or an argument has no value.
         """
-        filled = dict(self.arguments)
+        given = dict(self.arguments)
         for name, value in (arguments or {}).items():
-            if name not in filled:
-                raise ConfigError(_no_such("argument", name, filled))
-            filled[name] = filled[name].model_copy(update={"value": value})
-        missing = [f"--{n} ({a.help})" if a.help else f"--{n}" for n, a in filled.items()
+            if name not in given:
+                raise ConfigError(no_such("argument", name, given))
+            given[name] = given[name].model_copy(update={"value": value})
+        missing = [f"--{n} ({a.help})" if a.help else f"--{n}" for n, a in given.items()
                    if a.value is None]  # fmt: skip
         if missing:
             raise ConfigError(f"the pipeline {self.name!r} needs {', '.join(missing)}")
         configs = {stage.name: dict(stage.config) for stage in self.stages}
-        for name, changes in self.quick.items() if quick else ():
+        changed = dict(self.quick) if quick else {}
+        axes = changed.pop("matrix", {})
+        for axis in axes:
+            if axis not in self.matrix:
+                raise ConfigError("[quick.matrix]: " + no_such("axis", axis, self.matrix))
+        for name, changes in changed.items():
             if name not in configs:
-                raise ConfigError("[quick]: " + _no_such("stage", name, configs))
+                raise ConfigError("[quick]: " + no_such("stage", name, configs))
             configs[name] = laid_over(configs[name], changes)
         for dotted, value in (overrides or {}).items():
             name, _, setting = dotted.partition(".")
             if name not in configs:
-                raise ConfigError(_no_such("stage", name, configs))
+                raise ConfigError(no_such("stage", name, configs))
             configs[name] = laid_over(configs[name], nested(setting, value))
         stages = tuple(s.model_copy(update={"config": configs[s.name]}) for s in self.stages)
-        return self.model_copy(update={"arguments": filled, "stages": stages, "quick": {}})
+        matrix = {**self.matrix, **axes}
+        filled_in = {"arguments": given, "matrix": matrix, "stages": stages, "quick": {}}
+        return self.model_copy(update=filled_in)
 
 
 def read_pipeline(path: str | Path) -> Pipeline:
@@ -108,10 +124,10 @@ def read_pipeline(path: str | Path) -> Pipeline:
 
 def parse_pipeline(table: Mapping[str, Any], source: str) -> Pipeline:
     """Turn the content of a pipeline file into a pipeline; `source` names it in errors."""
-    known = ("pipeline", "arguments", "stage", "quick")
+    known = ("pipeline", "arguments", "matrix", "stage", "quick")
     strange = [key for key in table if key not in known]
     if strange:
-        raise ConfigError(f"{source}: " + _no_such("table", strange[0], known))
+        raise ConfigError(f"{source}: " + no_such("table", strange[0], known))
     if not table.get("stage"):
         raise ConfigError(f"{source} has no [[stage]]; a pipeline file needs at least one")
     arguments = {
@@ -127,6 +143,7 @@ def parse_pipeline(table: Mapping[str, Any], source: str) -> Pipeline:
                 "here": str(Path(source).absolute().parent),
                 **table.get("pipeline", {}),
                 "arguments": arguments,
+                "matrix": table.get("matrix", {}),
                 "stages": table["stage"],
                 "quick": table.get("quick", {}),
             }
@@ -174,27 +191,52 @@ def configured(pipeline: Pipeline, stage: Stage, folders: Mapping[str, Path]) ->
     def look_up(name: str) -> Any:
         if name in values:
             return values[name]
-        raise ConfigError(f"stage {stage.name!r}: " + _no_such("argument or stage", name, values))
+        raise ConfigError(f"stage {stage.name!r}: " + no_such("argument or stage", name, values))
 
-    filled = _filled(stage.config, look_up)
-    assert isinstance(filled, dict)
-    return filled
+    config = filled(stage.config, look_up)
+    assert isinstance(config, dict)
+    return config
 
 
-def _filled(value: Any, look_up: Callable[[str], Any]) -> Any:
+def filled(value: Any, look_up: Callable[[str], Any], *, keep_braces: bool = False) -> Any:
+    """Fill in the references of nested settings; a text that is one reference takes its type.
+
+    In a list, a reference to a list gives its items. `keep_braces` leaves `{{` and `}}` doubled,
+    for a second filling.
+    """
     if isinstance(value, Mapping):
-        return {key: _filled(inner, look_up) for key, inner in value.items()}
+        return {
+            key: filled(inner, look_up, keep_braces=keep_braces) for key, inner in value.items()
+        }
     if isinstance(value, (list, tuple)):
-        return [_filled(inner, look_up) for inner in value]
+        out = []
+        for inner in value:
+            found = filled(inner, look_up, keep_braces=keep_braces)
+            out += found if isinstance(inner, str) and isinstance(found, list) else [found]
+        return out
     if not isinstance(value, str):
         return value
     whole = _REFERENCE.fullmatch(value)
     if whole and whole.group(1):
         return look_up(whole.group(1))
-    return _REFERENCE.sub(lambda found: str(look_up(found[1])) if found[1] else found[0][0], value)
+
+    def part(found: re.Match[str]) -> str:
+        if not found[1]:
+            return found[0] if keep_braces else found[0][0]
+        text = look_up(found[1])
+        if isinstance(text, list):
+            raise ConfigError(
+                f"{value!r}: {{{found[1]}}} stands for {len(text)} values, and a text has room "
+                "for one; make it an item of a list"
+            )
+        return str(text)
+
+    return _REFERENCE.sub(part, value)
 
 
-def _no_such(kind: str, name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+def no_such(kind: str, name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    """Say that there is nothing of that name, what is nearest, and what there is."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     hint = f"; the nearest is {near[0]!r}" if near else ""
-    return f"there is no {kind} {name!r}{hint}. There are: {', '.join(known) or 'none'}"
+    names = [*known][:_MOST_NAMES] + ["..."] * (len(known) > _MOST_NAMES)
+    return f"there is no {kind} {name!r}{hint}. There are: {', '.join(names) or 'none'}"

@@ -161,5 +161,11 @@ VERBS: Mapping[str, Verb] = _table(
         "heed.audits.evaluate:run",
         "Measure the win rate between policies, with intervals",
     ),
+    Verb(
+        "frontier",
+        "heed.audits.frontier:FrontierConfig",
+        "heed.audits.frontier:run",
+        "Gather quality against KL of many measured policies, method by method",
+    ),
 )
 """Name -> verb, in the order of the help."""

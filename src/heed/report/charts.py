@@ -31,6 +31,10 @@ class Line:
     hollow: bool = False
     curve: bool = True
     """Join the points."""
+    pale: bool = False
+    """Draw the curve thin and pale, as a background."""
+    ends: Sequence[tuple[float, float]] = ()
+    """Low and high end of each point's interval; none are drawn where there are none."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ def plot(
     width: int = 360,
     panel_height: int = 132,
     marks: Sequence[Mark] = (),
+    include: Sequence[float] = (),
 ) -> Markup:
     """Draw panels one above the other on a shared horizontal axis.
 
@@ -73,13 +78,14 @@ def plot(
         width: of the drawing, in CSS pixels at its natural size.
         panel_height: of one panel without its heading, in pixels.
         marks: vertical lines with labels.
+        include: values that the horizontal axis must reach.
 
     Returns:
         an `<svg>` element.
     """
     scales = [_y_axis(panel, panel_height) for panel in panels]
     left = max(12 + CHARACTER * max(len(tick(t, a)) for t in a.ticks) for a in scales)
-    xs = [x for panel in panels for line in panel.lines for x in line.x]
+    xs = [x for panel in panels for line in panel.lines for x in line.x] + list(include)
     if xs and 0 < min(xs) <= 0.05 * max(xs):
         xs.append(0.0)
     # There is no half step.
@@ -104,6 +110,7 @@ def plot(
 
 def _y_axis(panel: Panel, height: float) -> Axis:
     values = [v for line in panel.lines for v in line.y if v is not None]
+    values += [end for line in panel.lines for ends in line.ends for end in ends]
     values += [value for value, _ in panel.levels] + list(panel.include)
     return axis(values, height, 0, max(2, round(height / 40)), snug=False)
 
@@ -143,7 +150,11 @@ def _line(line: Line, scale: Axis, across: Axis, top: float) -> Markup:
     if line.window > 1:
         parts.append(_path(line, *_thin(line.x, y), scale, across, top, "pale"))
     if line.curve:
-        parts.append(_path(line, *_thin(line.x, bold), scale, across, top, "curve"))
+        style = "pale" if line.pale else "curve"
+        parts.append(_path(line, *_thin(line.x, bold), scale, across, top, style))
+    for px, (low, high) in zip(line.x, line.ends, strict=False):
+        x = across(px)
+        parts.append(rule(x, top + scale(low), x, top + scale(high), f"bar {line.tone}"))
     if line.dots:
         for px, py in zip(*_thin(line.x, y), strict=True):
             if py is not None:

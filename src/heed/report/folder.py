@@ -145,13 +145,20 @@ def read_folder(folder: Path) -> RunRecord:
 
 
 def _stages(record: RunRecord) -> list[RunRecord]:
-    """Read the stages in the order of the recipe, or else of the summary, or of their start."""
+    """Read the stages in the order of the recipe, or else of the summary, or of their start.
+
+    The members of a repeated stage are not read: there may be hundreds, each a run with a page of
+    its own, and a stage that gathers them says what they add up to.
+    """
     parent = record.folder / "stages"
     if not parent.is_dir():
         return []
     stages = []
+    repeated = {
+        str(row.get("name")) for row in rows(record.config.get("stages")) if row.get("over")
+    }
     for child in sorted(parent.iterdir()):
-        if child.is_dir():
+        if child.is_dir() and child.name.partition(".")[0] not in repeated:
             try:
                 stages.append(read_folder(child))
             except StoreError:

@@ -29,9 +29,13 @@ KINDS = {
     "best_of_n": "best of n",
     "compare": "comparisons",
     "evaluate": "evaluation",
+    "frontier": "quality against KL",
     "world": "world",
     "init": "new model",
 }
+_MOST_SOURCES = 6
+_MOST_LINES = 12
+"""Findings of other kinds that are shown unfolded; all stand below."""
 _SHORT = {
     "the untrained model": "untrained",
     "the pretrained policy": "pretrained",
@@ -138,7 +142,9 @@ def _sources(record: RunRecord) -> str:
     for name, given in mapping(record.manifest.get("inputs")).items():
         path = mapping(given).get("path")
         paths = path if isinstance(path, list) else [path]
-        names.append(f"{name} {', '.join(PurePath(str(p)).name for p in paths)}")
+        some = [PurePath(str(p)).name for p in paths[:_MOST_SOURCES]]
+        more = len(paths) - len(some)
+        names.append(f"{name} {', '.join(some)}" + (f" and {more} more" if more else ""))
     if names:
         return "; ".join(names)
     return "the seed alone, no files" if record.manifest else "not known"
@@ -153,7 +159,7 @@ def overview(record: RunRecord) -> Overview:
     out = Overview(verdict(said, found))
     headline = [s for s in rest if s.subject.kind != "other"]
     if not headline and not table:
-        headline = rest
+        headline = rest[:_MOST_LINES]
     out.lines = [Line(s, _picture(s)) for s in headline]
     out.table = _policy_table(policies, table)
     if said:

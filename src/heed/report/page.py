@@ -14,6 +14,7 @@ from heed.report.completions import completions_section
 from heed.report.curves import distance_section, online_sections, supervised_section
 from heed.report.findings import statements
 from heed.report.folder import RunRecord, read_folder
+from heed.report.frontier import frontier_files, frontier_sections
 from heed.report.offline import offline_sections
 from heed.report.overview import header, overview
 from heed.report.provenance import data_section, reproduction_section, time_section
@@ -25,7 +26,8 @@ def write_report(run_folder: Path) -> Path:
     """Write `report.html` into a run's folder, replacing an earlier one as a whole.
 
     The page is one file: styles and charts stand in it, nothing is loaded, and it reads without
-    scripts. A part that the run does not hold is left out with a sentence that says why.
+    scripts. A part that the run does not hold is left out with a sentence that says why. The figure
+    and the table of a frontier are also written beside it, `frontier.svg` and `frontier.md`.
 
     Args:
         run_folder: folder of a run, of one stage or of a pipeline.
@@ -39,6 +41,8 @@ def write_report(run_folder: Path) -> Path:
     record = read_folder(Path(run_folder))
     path = Path(run_folder) / "report.html"
     write_atomic(path, render(record))
+    for name, text in frontier_files(record, str(_packaged("style.css"))).items():
+        write_atomic(path.with_name(name), text)
     return path
 
 
@@ -61,13 +65,14 @@ def render(record: RunRecord) -> str:
 def sections(record: RunRecord) -> tuple[list[Section], list[str]]:
     """Return the sections of a page in order, and sentences on those that are left out."""
     absent = []
+    frontiers = frontier_sections(record)
     online = online_sections(record)
     distance = distance_section(record)
     reward = reward_section(record, statements(record))
     completions = completions_section(record)
     supervised = supervised_section(record)
     offline = offline_sections(record)
-    if not online and not offline:
+    if not online and not offline and not frontiers:
         absent.append("Policy optimisation: no policy was optimised in this run.")
     elif online and distance is None:
         absent.append("Quality against distance: fewer than 3 looks measured KL with a score.")
@@ -77,7 +82,7 @@ def sections(record: RunRecord) -> tuple[list[Section], list[str]]:
         absent.append("Completions over time: no stage kept samples.")
     if supervised is None:
         absent.append("Supervised training: no stage logged a loss.")
-    parts = [*online, *offline, distance, reward, completions, supervised]
+    parts = [*frontiers, *online, *offline, distance, reward, completions, supervised]
     found = [section for section in parts if section is not None]
     found += [data_section(record), time_section(record), reproduction_section(record)]
     return found, absent

@@ -94,6 +94,9 @@ def time_section(record: RunRecord) -> Section:
         if seconds is None:
             seconds = number(listed.get(run.stage))
         rows.append((run.name, seconds, number(run.manifest.get("peak_memory_bytes"))))
+    there = {run.stage for run in stages}
+    repeated = [] if not record.stages else [name for name in listed if name not in there]
+    rows += [(f"{name}, repeated", number(listed[name]), None) for name in repeated]
     known = [(name, s, _pair(s, peak)) for name, s, peak in rows if s is not None]
     absent = [name for name, s, _ in rows if s is None]
     total = total_seconds(record)

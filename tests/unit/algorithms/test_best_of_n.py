@@ -61,6 +61,11 @@ def test_the_best_of_each_prompt_is_kept_and_can_be_distilled(
         assert found[f"proxy, best of {n}"].estimate == pytest.approx(expected)
         assert found[f"kl bound, best of {n}"].estimate == pytest.approx(best_of_n.kl(n))
         assert found[f"gold, best of {n}"].n == 8
+    bought = [json.loads(line) for line in (run.folder / "curve.jsonl").read_text().splitlines()]
+    assert {row["n"] for row in bought} == {1, 2, 4, 6}
+    for n in (1, 2, 4, 6):
+        gold = [row["gold"] for row in bought if row["n"] == n]
+        assert found[f"gold, best of {n}"].estimate == pytest.approx(np.mean(gold))
     assert found["proxy, best of 6"].estimate == pytest.approx(run.manifest["facts"]["mean_score"])
     assert found["proxy, best of 1"].estimate == pytest.approx(np.concatenate(lengths).mean())
     page = heed.write_report(run.folder).read_text(encoding="utf-8")

@@ -139,6 +139,9 @@ def test_every_judged_pair_is_kept_as_evidence(tiny: Tiny, tmp_path: Path) -> No
     assert found["win_rate/proxy"].estimate == pytest.approx(float(np.mean(wins)))
     assert found["kl"].estimate is not None
     assert found["kl"].estimate > 0.1
+    nats = [row["kl"] for row in rows]
+    assert len(set(nats)) > 40
+    assert found["kl"].estimate == pytest.approx(float(np.mean(nats)))
 
 
 def test_the_same_seed_gives_the_same_findings(tiny: Tiny, tmp_path: Path) -> None:

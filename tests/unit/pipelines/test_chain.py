@@ -126,6 +126,58 @@ def test_a_damaged_or_lost_result_is_made_again(shop: Workshop) -> None:
     assert shop.text() == "book-1-2{c}"
 
 
+def run_repeated(shop: Workshop, seeds: list[int], **config: Any) -> Run:
+    shop.verb.calls.clear()
+    over = {"verb": "copy", "over": ["seed"]}
+    recipe = {
+        "matrix": {"seed": "{seeds}"},
+        "arguments": {"seeds": {"default": seeds}},
+        "stage": [
+            {"name": "one", "verb": "copy", "config": {"path": str(shop.book)}},
+            {
+                "name": "two",
+                **over,
+                "config": {"path": "{stages.one}", "word": "s{seed}", **config},
+            },
+            {"name": "three", **over, "config": {"path": "{stages.two}"}},
+        ],
+    }
+    settings = RunSettings(folder=str(shop.folder / "run"))
+    pipeline = parse_pipeline(recipe, "words.toml").given()
+    verbs = {"copy": shop.verb}
+    return run_pipeline(pipeline, settings, verbs=verbs, code="code", say=shop.said.append)
+
+
+def test_more_seeds_run_only_what_is_new(shop: Workshop) -> None:
+    run_repeated(shop, [0, 1])
+    assert shop.ran == ["one", "two.0", "two.1", "three.0", "three.1"]
+    run = run_repeated(shop, [2, 0, 1])
+    assert shop.ran == ["two.2", "three.2"]
+    assert (run.folder / "stages" / "three.2" / "out.txt").read_text() == "bookas2a"
+    assert len(run.manifest["outputs"]) == 7
+    assert len(run.manifest["config"]["stages"]) == 3, (
+        "the manifest holds the file, not its members"
+    )
+
+
+def test_members_cost_together_and_keep_their_findings(shop: Workshop) -> None:
+    run = run_repeated(shop, [0, 1])
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert set(summary["seconds"]) == {"one", "two", "three"}
+    seconds = [Run.open(run.folder / "stages" / f"two.{seed}").seconds() for seed in (0, 1)]
+    assert summary["seconds"]["two"] == pytest.approx(sum(seconds))
+    assert [finding["name"] for finding in summary["findings"]] == ["words"]
+
+
+def test_an_interrupted_member_goes_on(shop: Workshop) -> None:
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_repeated(shop, [0, 1], end="interrupt")
+    assert shop.verb.calls == [("two.0", True), ("two.1", False)]
+    run_repeated(shop, [0, 1], end="interrupt")
+    assert shop.verb.calls == [("two.1", True), ("three.0", False), ("three.1", False)]
+
+
 def test_an_interrupted_stage_goes_on_and_a_changed_one_starts_over(shop: Workshop) -> None:
     with pytest.raises(KeyboardInterrupt):
         shop.run(two__end="interrupt")
