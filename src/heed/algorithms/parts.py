@@ -96,22 +96,6 @@ def make_parts(
     value = None
     if isinstance(config, PPOConfig) and not shared:
         value = _value(config, run, causal, renderer, judge, steps)
-    ending = rollouts.Ending(config.truncate_after, config.truncate_min_tokens)
-    watch = Watch(
-        run=run,
-        engine=engine,
-        reference=reference,
-        renderer=renderer,
-        prompts=watched,
-        sampling=config.sampling.model_copy(
-            update={"n": 1, "seed": stream_seed(config.run.seed, "watch")}
-        ),
-        proxy=scorer,
-        gold=load_scorer(config.gold, device=config.learner.device) if config.gold else None,
-        num_samples=config.num_samples,
-        max_failed_frac=config.max_failed_frac,
-        ending=ending,
-    )
     return Parts(
         engine=engine,
         policy=policy,
@@ -121,9 +105,38 @@ def make_parts(
         renderer=renderer,
         prompts=prompts,
         ptx_rows=texts,
-        watch=watch,
-        ending=ending,
+        watch=_watch(config, run, engine, reference, scorer, watched),
+        ending=_ending(config),
         exact_kl=exact_kl(policy, reference),
+    )
+
+
+def _ending(config: OnlineSettings) -> rollouts.Ending:
+    return rollouts.Ending(config.truncate_after, config.truncate_min_tokens)
+
+
+def _watch(
+    config: OnlineSettings,
+    run: Run,
+    engine: LocalEngine,
+    reference: Evaluator,
+    proxy: Scorer,
+    prompts: Sequence[Prompt],
+) -> Watch:
+    """Whoever answers the same held-out prompts over time, and judges the answers."""
+    seed = stream_seed(config.run.seed, "watch")
+    return Watch(
+        run=run,
+        engine=engine,
+        reference=reference,
+        renderer=engine.renderer,
+        prompts=prompts,
+        sampling=config.sampling.model_copy(update={"n": 1, "seed": seed}),
+        proxy=proxy,
+        gold=load_scorer(config.gold, device=config.learner.device) if config.gold else None,
+        num_samples=config.num_samples,
+        max_failed_frac=config.max_failed_frac,
+        ending=_ending(config),
     )
 
 
