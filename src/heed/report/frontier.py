@@ -150,7 +150,7 @@ def _dots(points: Sequence[Found], tone: str, *, hollow: bool) -> Line:
 def _drawing(content: Found, style: str) -> Markup:
     """All figures as one drawing that stands alone, light or dark as its reader is."""
     names = list(_methods(content))
-    wide, high = _WIDTH + 24, _HEIGHT + 112
+    wide, high = _WIDTH + 24, _HEIGHT + 126
     parts = []
     for i, name in enumerate(names):
         x, y = 12 + wide * (i % _COLUMNS), 12 + high * (i // _COLUMNS)
