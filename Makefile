@@ -12,6 +12,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 SLOW_SECONDS ?= 2700
+# Models of tests are small: a process for each of two cores, and one thread in each process.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test lint check-types check-imports unit slow flags docs bench clean
@@ -66,11 +69,11 @@ check-imports: setup-dev
 	$(BIN)/lint-imports
 
 unit: setup-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # The time limit ends the run between two tests, so that the summary is still printed.
 slow: setup-dev
-	$(BIN)/python -m pytest -m 'slow and not gpu' --durations=10 --timeout=1800 \
+	$(PYTEST) -m 'slow and not gpu' --durations=10 --timeout=1800 \
 		--session-timeout=$(SLOW_SECONDS)
 
 # Accept a changed list of command-line flags: read the difference before committing it.

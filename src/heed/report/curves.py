@@ -190,7 +190,7 @@ def distance_section(record: RunRecord) -> Section | None:
         return None
     section = Section("distance", "Quality against distance")
     section.lead = (
-        "How far the policy has moved from where it started, and what that bought. A good scorer "
+        "How far the policy has moved from the reference, and what that bought. A good scorer "
         "gives truth for distance; where truth turns down, more distance only feeds the scorer."
     )
     has_truth = any(any(v is not None for v in true) for _, _, (_, true) in runs)

@@ -12,8 +12,9 @@ import torch
 from tests.tiny import Tiny, run_stage
 from tests.unit.algorithms.opened import shaken
 
-from heed.algorithms import online_run
-from heed.algorithms.parts import Parts
+from heed.algorithms.online_run import run_online
+from heed.algorithms.parts import Parts, make_parts
+from heed.algorithms.ppo_config import PPOConfig
 from heed.data.batch import TokenBatch, collate
 from heed.engines.local import LocalEngine
 from heed.errors import LearnerError
@@ -72,20 +73,17 @@ class Claiming:
         return completion.model_copy(update={"logprobs": tuple(found[batch.learn].tolist())})
 
 
-def _with_engine(patch: pytest.MonkeyPatch, make: Callable[[Parts], Claiming]) -> None:
-    """Put another engine into the parts of the loop; the looks keep theirs."""
-    original = online_run.make_parts
+def _with_engine(config: PPOConfig, make: Callable[[Parts], Claiming]) -> Run:
+    """Run with another engine in the parts of the loop; the looks keep theirs."""
 
-    def make_parts(*args: Any, **kwargs: Any) -> Parts:
-        parts = original(*args, **kwargs)
+    def changed(*given: Any) -> Parts:
+        parts = make_parts(*given)
         return replace(parts, engine=make(parts))
 
-    patch.setattr(online_run, "make_parts", make_parts)
+    return run_online("ppo", config, make=changed)
 
 
-def test_tokens_of_another_policy_are_named(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tokens_of_another_policy_are_named(tiny: Tiny, tmp_path: Path) -> None:
     """The tokens are drawn from the reference, so mean k1 is minus the KL the other way round."""
     moved = load_causal(tiny.policy)
     shaken(moved, 0.025)
@@ -96,9 +94,8 @@ def test_tokens_of_another_policy_are_named(
         engine = LocalEngine(reference, parts.renderer, policy=parts.engine.policy)
         return Claiming(engine, parts.policy)
 
-    _with_engine(monkeypatch, make)
     names = {"model": {"path": str(tmp_path / "moved")}, "reference": {"path": str(tiny.policy)}}
-    run = run_stage(tiny.ppo_config(tmp_path / "run", **names, **LONGER))
+    run = _with_engine(tiny.ppo_config(tmp_path / "run", **names, **LONGER), make)
     assert run.metrics()[1]["objective/kl"] < 0
     (told,) = _told(run, "objective/kl")
     assert "a KL cannot be negative" in told
@@ -106,17 +103,14 @@ def test_tokens_of_another_policy_are_named(
     assert _told(run, "val/ratio_first_max_deviation") == []
 
 
-def test_a_negative_kl_from_another_temperature_is_named(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_negative_kl_from_another_temperature_is_named(tiny: Tiny, tmp_path: Path) -> None:
     """Tokens drawn at temperature 1 with the log-probabilities of temperature 2."""
 
     def make(parts: Parts) -> Claiming:
         assert isinstance(parts.engine, LocalEngine)
         return Claiming(parts.engine, parts.policy, hotter=2.0)
 
-    _with_engine(monkeypatch, make)
-    run = run_stage(tiny.ppo_config(tmp_path / "run", **LONGER))
+    run = _with_engine(tiny.ppo_config(tmp_path / "run", **LONGER), make)
     assert run.metrics()[1]["objective/kl"] < 0
     (told,) = _told(run, "objective/kl")
     assert "another temperature" in told
