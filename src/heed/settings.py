@@ -170,6 +170,8 @@ class EngineSettings(Settings):
     """Most completions decoded side by side."""
     path: Literal["auto", "native", "torch"] = "auto"
     """native: a compiled loop, plain models on a CPU; torch: any model; auto: native if it can."""
+    cuda_graphs: bool = True
+    """On a CUDA device, replay captured decoding steps; keeps room for keys and values."""
 
 
 class RunSettings(Settings):

@@ -56,7 +56,14 @@ def open_policy(
     name = Path(settings.path).name if Path(settings.path).exists() else settings.path
     reference = PolicyRef(run=name, step=0)
     how = engine or EngineSettings()
-    local = LocalEngine(model, renderer, policy=reference, max_rows=how.max_rows, path=how.path)
+    local = LocalEngine(
+        model,
+        renderer,
+        policy=reference,
+        max_rows=how.max_rows,
+        path=how.path,
+        cuda_graphs=how.cuda_graphs,
+    )
     return OpenPolicy(model, tokenizer, renderer, local)
 
 
