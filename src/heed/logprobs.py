@@ -19,6 +19,13 @@ from heed.errors import ConfigError, DataError
 SAVE_LIMIT = 2**24
 """Up to this many probabilities (N x V) are kept for the backward pass; above, recomputed."""
 
+CHUNK_TOKENS = 512
+"""Tokens of one product of the output layer, at least."""
+
+CHUNK_LOGITS = 2**27
+"""Logits of one product on a GPU, half a GiB: each product's gradient of the output layer is as
+large as the layer, so that few large products move less memory than many small ones."""
+
 
 def sources(learn: Tensor) -> Tensor:
     """Find the place that predicts each learned token: the one before it.
@@ -92,7 +99,7 @@ def token_logprobs(
     targets: Tensor,
     temperature: float = 1.0,
     kept: Tensor | None = None,
-    chunk: int = 512,
+    chunk: int | None = None,
     with_entropy: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Compute the logprob of each target token, and the entropy of its distribution if asked.
@@ -111,7 +118,7 @@ def token_logprobs(
         temperature: above 0, the one used for sampling.
         kept: [N, K] int64 ids that the sampler could choose from, padded with -1; the
             distribution is renormalised over them. A row of -1 alone keeps the whole vocabulary.
-        chunk: tokens per product.
+        chunk: tokens per product; by default `CHUNK_TOKENS`, and more on a GPU.
         with_entropy: whether the entropy is computed.
 
     Returns:
@@ -121,6 +128,8 @@ def token_logprobs(
         ConfigError: temperature or chunk is not above 0.
         DataError: a target is not among its kept ids.
     """
+    if chunk is None:
+        chunk = _usual_chunk(head_weight)
     _check_options(temperature, chunk)
     _check_kept(targets, kept)
     logprobs, entropy = _TokenLogprobs.apply(
@@ -257,24 +266,33 @@ class _TokenLogprobs(torch.autograd.Function):
             else:
                 p = _logits(hidden[part], matrix, bias, temperature, kept, part, dtype).softmax(-1)
             g = p.new_zeros(p.shape[0], 1) if grad is None else grad[part].unsqueeze(-1)
-            d_logits = (p * -g).scatter_add_(-1, targets[part].unsqueeze(-1), g)
+            in_place = not saved and grad_entropy is None
+            d_logits = p.mul_(-g) if in_place else p * -g
+            d_logits.scatter_add_(-1, targets[part].unsqueeze(-1), g)
             if grad_entropy is not None:
                 slope = torch.special.entr(p) - p * entropies[part].unsqueeze(-1)
                 d_logits += slope * grad_entropy[part].unsqueeze(-1)
             if temperature != 1.0:
                 d_logits /= temperature
+            if d_bias is not None:
+                d_bias += d_logits.sum(0)
+            if _native(matrix):
+                d_logits = d_logits.to(matrix.dtype)  # once for both products
             if for_hidden:
                 d_hidden[part] = _product(d_logits, matrix, dtype)
             if d_weight is not None:
                 _add_product(d_weight, d_logits.t(), hidden[part])
-            if d_bias is not None:
-                d_bias += d_logits.sum(0)
         return (
             d_hidden.to(hidden.dtype) if for_hidden else None,
             d_weight.to(weight.dtype) if d_weight is not None else None,
             d_bias.to(bias.dtype) if d_bias is not None else None,
             *(None,) * 5,
         )
+
+
+def _usual_chunk(head_weight: Tensor) -> int:
+    most = CHUNK_LOGITS // head_weight.shape[0] if head_weight.is_cuda else 0
+    return max(CHUNK_TOKENS, most)
 
 
 def _parts(num_tokens: int, chunk: int) -> list[slice]:
@@ -308,10 +326,11 @@ def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    if _native(right):
-        total += _product(left, right, total.dtype)
-    else:
-        with torch.autocast(left.device.type, enabled=False):
+    with torch.autocast(left.device.type, enabled=False):
+        if _native(right):
+            narrow = left.to(right.dtype)
+            torch.addmm(total, narrow, right, out_dtype=total.dtype, out=total)
+        else:
             total.addmm_(left, right.to(total.dtype))
 
 

@@ -152,8 +152,9 @@ class LearnerSettings(Settings):
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Compute type; master weights stay fp32. auto: bf16 where the device is faster at it."""
-    micro_batch_tokens: int = Field(default=8192, ge=1)
-    """Tokens, padding included, in one forward and backward pass."""
+    micro_batch_tokens: int | None = Field(default=None, ge=1)
+    """Tokens, padding included, in one forward and backward pass; by default 8192, and on a CUDA
+    device as many as half of its memory holds."""
     layout: Literal["auto", "padded", "packed"] = "auto"
     """padded: rows of like length side by side. packed: joined end to end, shared prompts once.
     auto: packed where the model attends by rows (full attention through torch's kernels)."""
@@ -170,6 +171,8 @@ class EngineSettings(Settings):
     """Most completions decoded side by side."""
     path: Literal["auto", "native", "torch"] = "auto"
     """native: a compiled loop, plain models on a CPU; torch: any model; auto: native if it can."""
+    cuda_graphs: bool = True
+    """On a CUDA device, replay captured decoding steps; keeps room for keys and values."""
 
 
 class RunSettings(Settings):

@@ -30,6 +30,7 @@ from heed.ids import stream_seed
 from heed.learners.base import Evaluator, Learner
 from heed.learners.local import LocalLearner
 from heed.learners.reference import AdapterReference
+from heed.models.device import choose_device
 from heed.models.heads import PolicyHead, SharedHead, ValueHead
 from heed.models.load import load_causal, same_tokens
 from heed.records import PolicyRef, Prompt
@@ -79,12 +80,15 @@ def make_parts(
     if config.cost is not None:
         costs = load_scorers(config.cost.funcs, config.cost.weights, device=device)
         scorer = CostedScorer(judge, costs)
+    # Before the engine, which looks where the model is.
+    causal.to(choose_device(device))
     engine = LocalEngine(
         causal,
         renderer,
         policy=PolicyRef(run=run.folder.name, step=0),
         max_rows=config.engine.max_rows,
         path=config.engine.path,
+        cuda_graphs=config.engine.cuda_graphs,
     )
     note_path(run, engine)
     prompts, watched, texts = load_data(config, run, engine)

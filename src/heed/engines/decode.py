@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from heed.data.batch import micro_batches
-from heed.engines.cache import PromptCache, SlotCache
+from heed.engines.cache import PromptCache
+from heed.engines.captured import CapturedSteps, EagerSteps
 from heed.engines.forward import Forward
 from heed.engines.sampling import draw
 from heed.records import Finish, Sampling
@@ -85,6 +86,7 @@ class Decoder:
         max_rows: slots.
         end_ids: token ids that end a completion.
         stops: whether a completion's tokens end with a stop text; None where there are none.
+        steps: runs one token of every active row; as it comes by default.
     """
 
     def __init__(
@@ -96,7 +98,9 @@ class Decoder:
         max_rows: int,
         end_ids: Sequence[int],
         stops: Callable[[list[int]], bool] | None,
+        steps: EagerSteps | CapturedSteps | None = None,
     ) -> None:
+        self.steps = steps or EagerSteps(forward)
         self.forward, self.prompts, self.numbers = forward, prompts, numbers
         self.sampling, self.stops = sampling, stops
         self.end_ids = np.asarray(end_ids, dtype=np.int64)
@@ -108,7 +112,7 @@ class Decoder:
         self.active = 0
         self.device = forward.device
         length = max(len(p) for p in prompts) + longest
-        self.cache = SlotCache(forward.num_layers, self.rows, length, self.device)
+        self.cache = self.steps.open(self.rows, length)
         self.waiting: dict[int, _Waiting] = {}
         self.book = _Book(
             np.zeros((num, longest), dtype=np.int64),
@@ -187,7 +191,7 @@ class Decoder:
         num = self.active
         positions = self.position[:num]
         tokens = torch.from_numpy(self.token[:num]).to(self.device)
-        logits = self.forward.step(
+        logits = self.steps.step(
             tokens,
             torch.from_numpy(positions).to(self.device),
             int(positions.max()) + 1,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from heed.data.render import Renderer
+from heed.engines.captured import CapturedSteps, EagerSteps
 from heed.engines.decode import Decoder, Drawn
 from heed.engines.forward import Forward
 from heed.engines.native.architectures import UnfitError
@@ -42,6 +43,8 @@ class LocalEngine:
         max_length: most tokens of prompt and completion together; the model's own limit caps it.
         path: native decodes in one compiled loop, which takes plain models on a CPU; torch decodes
             any model through its own modules; auto takes the native loop where it can.
+        cuda_graphs: on a CUDA device, capture decoding steps and replay them; the slots then stay
+            allocated between calls.
 
     Raises:
         EngineError: the architecture cannot be decoded here, or not on the path asked for; the
@@ -57,12 +60,14 @@ class LocalEngine:
         max_rows: int = 128,
         max_length: int | None = None,
         path: Path = "auto",
+        cuda_graphs: bool = True,
     ) -> None:
         if max_rows < 1:
             raise EngineError(f"max_rows is {max_rows}, expected at least 1")
         self.model, self.renderer, self.max_rows = model, renderer, max_rows
         self._policy = policy
         self._forward = Forward(model)
+        self._graphs, self._captured = cuda_graphs, CapturedSteps(self._forward)
         config = unwrap(model).config.get_text_config(decoder=True)
         limits = [max_length, getattr(config, "max_position_embeddings", None)]
         self.max_length: int | None = min((n for n in limits if n), default=None)
@@ -187,10 +192,22 @@ class LocalEngine:
             try:
                 self._forward.refresh()
                 return Decoder(
-                    self._forward, rendered, numbers, sampling, self.max_rows, end_ids, stops
+                    self._forward,
+                    rendered,
+                    numbers,
+                    sampling,
+                    self.max_rows,
+                    end_ids,
+                    stops,
+                    self._steps(),
                 ).run()
             finally:
                 self.model.train(training)
+
+    def _steps(self) -> EagerSteps | CapturedSteps:
+        """Runs decoding steps; the model may have moved to another device since the last call."""
+        captures = self._graphs and self._forward.device.type == "cuda"
+        return self._captured if captures else EagerSteps(self._forward)
 
     def _refreshed(self, positions: int) -> NativeModel | None:
         """The native model with the weights as they are, if it still fits the module."""

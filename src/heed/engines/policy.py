@@ -15,6 +15,7 @@ from heed.engines.local import LocalEngine
 from heed.errors import ConfigError
 from heed.models.device import Precision, choose_device, choose_precision
 from heed.models.load import load_causal, load_tokenizer
+from heed.models.norms import adopt_kernels
 from heed.records import PolicyRef, Prompt
 from heed.runs.run import Run
 from heed.settings import DataSettings, EngineSettings, ModelSettings
@@ -50,13 +51,21 @@ def open_policy(
     for parameter in model.parameters():
         # Buffers, such as the angles of rotary positions, keep their precision, as in training.
         parameter.data = parameter.data.to(dtype)
+    adopt_kernels(model)
     tokenizer = load_tokenizer(settings)
     renderer = Renderer(tokenizer)
     # The name alone: where a folder stands changes nothing that is sampled from it.
     name = Path(settings.path).name if Path(settings.path).exists() else settings.path
     reference = PolicyRef(run=name, step=0)
     how = engine or EngineSettings()
-    local = LocalEngine(model, renderer, policy=reference, max_rows=how.max_rows, path=how.path)
+    local = LocalEngine(
+        model,
+        renderer,
+        policy=reference,
+        max_rows=how.max_rows,
+        path=how.path,
+        cuda_graphs=how.cuda_graphs,
+    )
     return OpenPolicy(model, tokenizer, renderer, local)
 
 

@@ -32,9 +32,9 @@ from heed.learners.optim import (
     non_finite,
     set_rate,
 )
-from heed.models.attention import adopt_attention
 from heed.models.backbone import joins_rows
-from heed.models.device import choose_device, choose_precision, keep_memory
+from heed.models.device import choose_device, choose_precision, keep_memory, tokens_at_once
+from heed.models.norms import adopt_kernels
 from heed.settings import LearnerSettings, OptimSettings
 
 
@@ -92,13 +92,15 @@ class LocalLearner:
             # Buffers, such as the angles of rotary positions, keep their precision.
             if parameter.dtype != torch.float64:
                 parameter.data = parameter.data.to(self.dtype)
-        adopt_attention(self.head)
+        adopt_kernels(self.head)
         self._joined = joins_rows(self.head, self._settings.layout)
         self._weights: dict[str, Tensor] = {**(self._masters.weights if self._masters else trained)}
         values = self._weights.values()
         self._optimizer = make_optimizer(values, self._optim) if trained else None
         decay = self._optim.ema_decay
         self._average = AveragedWeights(self._weights, decay) if decay and trained else None
+        wanted = self._settings.micro_batch_tokens
+        self._at_once = wanted or tokens_at_once(self.head, self.device, trained=bool(trained))
 
     @property
     def learning_rate(self) -> float:
@@ -262,7 +264,7 @@ class LocalLearner:
         skip = isinstance(batch, TokenBatch) and not bool(batch.learn.any(1).all())
         return split(
             batch,
-            self._settings.micro_batch_tokens,
+            self._at_once,
             skip_unlearned=skip and not self._reads_rows(),
             joined=self._joined,
         )

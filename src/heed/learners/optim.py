@@ -126,8 +126,7 @@ class MasterWeights:
     def refresh(self) -> None:
         """Round the masters into the parameters."""
         with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                parameter.copy_(self.weights[name])
+            torch._foreach_copy_(list(self._parameters.values()), list(self.weights.values()))
 
 
 class AveragedWeights:

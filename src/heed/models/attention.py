@@ -47,10 +47,30 @@ def _attend(
         query, key, value = query.float(), key.float(), value.float()
         mask = mask.float() if mask is not None and mask.dtype != torch.bool else mask
     if blocks is None:
-        found: Tensor = sdpa_attention_forward(module, query, key, value, mask, **more)[0]
+        found = _attend_once(module, query, key, value, mask, **more)
     else:
         found = _attend_rows(module, query, key, value, blocks, **more)
     return found.to(dtype), None
+
+
+def _attend_once(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **more: Any
+) -> Tensor:
+    """Attend as torch does; heads that share keys read them once where there is one query a row.
+
+    Grouped heads otherwise get copies of all keys and values, as many as there are heads, at every
+    token. One query knows no order, so the heads of a group stand as its queries.
+    """
+    num, rows = key.shape[1], query.shape[0]
+    shared = query.shape[2] == 1 and num < query.shape[1]
+    if not shared or mask is None or mask.shape[1] != 1 or more.get("position_bias") is not None:
+        found: Tensor = sdpa_attention_forward(module, query, key, value, mask, **more)[0]
+        return found
+    groups = query.reshape(rows, num, -1, query.shape[3])
+    together = nn.functional.scaled_dot_product_attention(
+        groups, key, value, mask, more.get("dropout", 0.0), scale=more.get("scaling")
+    )
+    return together.reshape(rows, 1, query.shape[1], -1)
 
 
 def _attend_rows(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 
 from heed.errors import ConfigError
 
@@ -21,6 +23,12 @@ Training steps of Llama models through transformers, 32 x 128 tokens, one Zen 4 
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 _TOP_PAD_BYTES = 64 << 20
+
+TOKENS_AT_ONCE = 8192
+"""Tokens of a micro-batch where nothing else is asked for: enough to fill a CPU."""
+
+LEAST_AT_ONCE, MOST_AT_ONCE = 1024, 65_536
+"""Bounds of what the memory of a CUDA device decides."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -86,6 +94,42 @@ def choose_precision(
         return torch.bfloat16 if precision == "bf16" else torch.float32
     large = device.type != "cpu" or num_parameters >= BF16_FROM_PARAMETERS
     return torch.bfloat16 if large and has_bf16(device) else torch.float32
+
+
+def tokens_at_once(module: nn.Module, device: torch.device, *, trained: bool) -> int:
+    """Choose the tokens of a micro-batch: on a CUDA device as many as half of its room holds.
+
+    A device that waits for Python's launches computes twice the tokens in nearly the same time.
+    A trained token keeps about 2 (12 D + 4 inner) bytes a layer in bf16, as Llama's layers have it;
+    what gradients and moments of the weights take is left out of the room first. The room is the
+    device's whole memory, whatever is free of it now, so that a run that goes on splits its batches
+    as before.
+
+    Args:
+        trained: whether a backward pass follows, and an optimiser keeps moments.
+    """
+    models = [m for m in module.modules() if isinstance(m, PreTrainedModel)]
+    if device.type != "cuda" or not models:
+        return TOKENS_AT_ONCE
+    config: Any = models[-1].config.get_text_config(decoder=True)
+    width, layers = int(config.hidden_size), int(config.num_hidden_layers)
+    inner = int(getattr(config, "intermediate_size", None) or 4 * width)
+    weights = [p for p in module.parameters() if p.requires_grad]
+    size = max(p.element_size() for p in module.parameters())
+    room = torch.cuda.get_device_properties(device).total_memory
+    if trained:
+        room -= 12 * sum(p.numel() for p in weights)
+    token = size * layers * (12 * width + 4 * inner)
+    return min(max(int(room / 2 / token), LEAST_AT_ONCE), MOST_AT_ONCE)
+
+
+def attend_without_plans() -> None:
+    """Leave cuDNN's attention to others on a CUDA device, for the whole process.
+
+    It makes a plan for each new shape, which takes the processor longer than the rest of the step,
+    and rows of natural lengths have new shapes at every step. torch's own kernels need none.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def keep_memory() -> bool:

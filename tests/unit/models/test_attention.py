@@ -11,6 +11,7 @@ from tests.small import small
 from transformers import PreTrainedModel
 
 from heed.models.attention import NAME, adopt_attention
+from heed.models.backbone import cache_argument
 from heed.models.load import load_causal, save_model
 
 TOKENS = torch.randint(3, 100, (3, 24), generator=torch.Generator().manual_seed(0))
@@ -63,3 +64,22 @@ def test_saved_models_do_not_know(tmp_path: Path) -> None:
     save_model(tmp_path / "model", model, None)
     assert NAME not in json.dumps(json.loads((tmp_path / "model" / "config.json").read_text()))
     assert load_causal(tmp_path / "model").config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+def test_heads_that_share_keys_attend_as_with_copies_of_them(architecture: str) -> None:
+    """One new token behind five, with a mask and without."""
+    model, plain = small(architecture), small(architecture)
+    adopt_attention(model)
+    for masked in (False, True):
+        found = []
+        for each in (model, plain):
+            mask = torch.ones(3, 6, dtype=torch.long)
+            mask[1, :2] = 0
+            how = {"attention_mask": mask} if masked else {}
+            before = {name: value[:, :5] for name, value in how.items()}
+            with torch.no_grad():
+                cache = each(input_ids=TOKENS[:, :5], use_cache=True, **before).past_key_values
+                last = each(input_ids=TOKENS[:, 5:6], **{cache_argument(each): cache}, **how)
+            found.append(last.logits)
+        torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)

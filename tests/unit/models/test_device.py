@@ -1,12 +1,22 @@
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.small import small
 
 from heed.errors import ConfigError
 from heed.models import device
-from heed.models.device import choose_device, choose_precision, has_bf16, keep_memory
+from heed.models.device import (
+    attend_without_plans,
+    choose_device,
+    choose_precision,
+    has_bf16,
+    keep_memory,
+    tokens_at_once,
+)
+from heed.models.heads import PolicyHead
 
 CPU = torch.device("cpu")
 LARGE = 10**8
@@ -99,3 +109,35 @@ def test_kept_memory_is_not_faulted_in_anew() -> None:
 def test_keeping_memory_is_refused_quietly_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert keep_memory() is False
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("gigabytes", [1e-4, 0.2, 80.0])
+def test_micro_batches_fill_half_of_what_weights_leave(
+    gigabytes: float, trained: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token takes 4 bytes x 2 layers x (12 x 32 + 4 x inner)."""
+    model = small()
+    inner = model.config.intermediate_size
+    there = SimpleNamespace(total_memory=int(gigabytes * 1e9))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: there)
+    found = tokens_at_once(PolicyHead(model), torch.device("cuda"), trained=trained)
+    taken = 12 * sum(p.numel() for p in model.parameters()) if trained else 0
+    room = (there.total_memory - taken) / 2 / (4 * 2 * (12 * 32 + 4 * inner))
+    assert found == min(max(int(room), 1024), 65_536)
+    assert found == tokens_at_once(PolicyHead(model), torch.device("cuda:0"), trained=trained)
+
+
+def test_micro_batches_are_of_one_size_elsewhere() -> None:
+    assert tokens_at_once(PolicyHead(small()), torch.device("cpu"), trained=True) == 8192
+    assert tokens_at_once(torch.nn.Linear(3, 3), torch.device("cuda"), trained=True) == 8192
+
+
+def test_attention_that_plans_is_left_out() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        attend_without_plans()
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)

@@ -1,0 +1,5 @@
+"""The tiny world, for the tests of this folder."""
+
+from tests.tiny import tiny
+
+__all__ = ["tiny"]
