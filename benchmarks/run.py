@@ -1,7 +1,7 @@
 """Measure heed against TRL, in turns: TRL, heed, TRL, heed, ... on the same models and data.
 
     benchmarks/setup_env.sh
-    .venv/bin/python -m benchmarks.run --jobs sft,reward,ppo,generate --models nano,mini --pairs 5
+    .venv/bin/python -m benchmarks.run --jobs sft,grpo --models nano,mini --pairs 5
 
 Each side runs in its own environment, in a process that stays alive, so that start-up and warm-up
 are in no figure and a slow hour of the machine is in both. Raw turns go to benchmarks/results, the
@@ -23,89 +23,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.jobs import Case
+from benchmarks.costs import work_of
+from benchmarks.jobs import JOB_NAMES, Case
 from benchmarks.summary import HEED, TRL, TRL_TUNED, put_section, section, summarise, table
+from benchmarks.worker import BENCH, ROOT, Sides, Worker, WorkerError, turn_row
 
-ROOT = Path(__file__).resolve().parent.parent
-BENCH = ROOT / ".bench"
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
-WARM_UP_STEPS = 2
 TRIAL_STEPS = 2
-# glibc then keeps freed memory instead of returning it to the system: fewer page faults.
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
 # In TRL, bf16 reaches neither PPO (it makes its own Accelerator) nor generation by transformers.
-HAS_BF16 = {"sft": True, "reward": True, "ppo": False, "generate": False}
-STEPS_PER_TURN = {"sft": 6, "reward": 4, "ppo": 2, "generate": 4}
+NO_BF16 = ("ppo", "generate")
+STEPS_PER_TURN = {"sft": 6, "reward": 4, "ppo": 2}
 
 
-class Worker:
-    """One side of a case, in its own process."""
-
-    def __init__(self, side: str, case: Case, precision: str, threads: int) -> None:
-        self.side, self.case, self.precision = side, case, precision
-        of_trl = side != HEED
-        python = BENCH / "venv/bin/python" if of_trl else Path(sys.executable)
-        module = "benchmarks.trl_worker" if of_trl else "benchmarks.heed_worker"
-        paths = [ROOT] if of_trl else [ROOT, ROOT / "src"]
-        if of_trl and case.job == "ppo":
-            paths.insert(0, BENCH / "trl-1.12")
-        environment = {
-            **{name: value for name, value in os.environ.items() if name not in KEEP_MEMORY},
-            **(KEEP_MEMORY if side == TRL_TUNED else {}),
-            "PYTHONPATH": os.pathsep.join(map(str, paths)),
-            "OMP_NUM_THREADS": str(threads),
-            "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
-        name = f"{side}-{precision}-{case.job}-{case.model}-{case.lengths}"
-        self._log = BENCH / "logs" / f"{name}.txt"
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        arguments = ["--assets", str(case.assets), "--job", case.job, "--model", case.model]
-        arguments += ["--lengths", case.lengths, "--precision", precision]
-        self._process = subprocess.Popen(
-            [str(python), "-m", module, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log.open("w"),
-            text=True,
-            env=environment,
-            cwd=ROOT,
-        )
-        self._read()  # ready
-        self.turn(WARM_UP_STEPS)
-
-    def turn(self, steps: int) -> dict[str, Any]:
-        """Run so many steps and return their seconds, memory and notes."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"steps": steps}) + "\n")
-        self._process.stdin.flush()
-        return self._read()
-
-    def stop(self) -> None:
-        """End the process."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.wait()
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
-            raise SystemExit(f"the {self.side} worker of {self.case.job} ended:\n{tail}")
-        return dict(json.loads(line))
-
-
-def fastest_trl(case: Case, wanted: str, threads: int) -> str:
+def fastest_trl(case: Case, wanted: str, sides: Sides) -> str:
     """Return the precision in which TRL is faster here, by a short trial, or the wanted one."""
     if wanted != "fastest":
         return wanted
-    if not HAS_BF16[case.job]:
+    if case.job in NO_BF16:
         return "fp32"
     seconds = {}
     for precision in ("fp32", "bf16"):
-        worker = Worker(TRL, case, precision, threads)
+        worker = Worker(TRL, case, precision, sides)
+        worker.start()
         seconds[precision] = statistics.median(worker.turn(TRIAL_STEPS)["seconds"])
         worker.stop()
     return min(seconds, key=lambda name: seconds[name])
@@ -113,28 +52,22 @@ def fastest_trl(case: Case, wanted: str, threads: int) -> str:
 
 def measure(case: Case, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Run the pairs of one case and return its turns."""
-    precision = fastest_trl(case, given.trl_precision, given.threads)
-    workers = [Worker(TRL, case, precision, given.threads)]
+    sides = Sides(threads=given.threads)
+    precision = fastest_trl(case, given.trl_precision, sides)
+    kinds = [(TRL, precision), (HEED, given.heed_precision)]
     if given.malloc:
-        workers.append(Worker(TRL_TUNED, case, precision, given.threads))
-    workers.append(Worker(HEED, case, given.heed_precision, given.threads))
-    steps = given.steps or STEPS_PER_TURN[case.job]
-    turns = []
-    for pair in range(given.pairs):
-        for worker in workers:
-            found = worker.turn(steps)
-            turns.append(
-                {
-                    "kind": "turn",
-                    "job": case.job,
-                    "model": case.model,
-                    "lengths": case.lengths,
-                    "side": worker.side,
-                    "precision": worker.precision,
-                    "pair": pair,
-                    **found,
-                }
-            )
+        kinds.insert(1, (TRL_TUNED, precision))
+    workers = []
+    for side, of_side in kinds:
+        workers.append(Worker(side, case, of_side, sides))
+        workers[-1].start()
+    steps = given.steps or STEPS_PER_TURN.get(case.job, 4)
+    work = work_of(case)
+    turns = [
+        {**turn_row(worker, pair, steps), "needed_flops": work.flops}
+        for pair in range(given.pairs)
+        for worker in workers
+    ]
     for worker in workers:
         worker.stop()
     return turns
@@ -164,11 +97,24 @@ def facts(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def measured_roofline(threads: int) -> dict[str, float]:
+    """What the machine can do, measured in a process of as many threads."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.roofline"],
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    return dict(json.loads(done.stdout))
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("--jobs", default="sft,reward,ppo,generate")
-    parser.add_argument("--models", default="nano,mini")
+    parser.add_argument("--jobs", default=",".join(JOB_NAMES))
+    parser.add_argument("--models", default="nano,mini,mini-32k")
     parser.add_argument("--lengths", default="fixed,natural")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=None, help="steps in a turn")
@@ -193,8 +139,9 @@ def main(arguments: Sequence[str]) -> None:
     if not python.exists():
         raise SystemExit("TRL's environment is missing; make it with benchmarks/setup_env.sh")
     assets = BENCH / "assets"
-    subprocess.run([str(python), "-m", "benchmarks.assets", str(assets)], check=True, cwd=ROOT)
-    about = facts(given)
+    command = [str(python), "-m", "benchmarks.assets", str(assets), given.models, given.lengths]
+    subprocess.run(command, check=True, cwd=ROOT)
+    about = facts(given) | {"roofline": measured_roofline(given.threads)}
     out = given.out or ROOT / "benchmarks" / "results" / f"{about['date']}.jsonl"
     out.parent.mkdir(parents=True, exist_ok=True)
     turns: list[dict[str, Any]] = []
@@ -203,12 +150,18 @@ def main(arguments: Sequence[str]) -> None:
         for model in given.models.split(","):
             for job in given.jobs.split(","):
                 for lengths in given.lengths.split(","):
-                    found = measure(Case(assets, job, model, lengths), given)
+                    try:
+                        found = measure(Case(assets, job, model, lengths), given)
+                    except WorkerError as error:
+                        raise SystemExit(str(error)) from error
                     stream.writelines(json.dumps(turn) + "\n" for turn in found)
                     stream.flush()
                     turns += found
-                    print(table(summarise(found, about["clock"])).splitlines()[-1], flush=True)
-    lines = summarise(turns, about["clock"])
+                    print(
+                        table(summarise([about, *found], about["clock"])).splitlines()[-1],
+                        flush=True,
+                    )
+    lines = summarise([about, *turns], about["clock"])
     print("\n" + section(about, lines))
     if given.docs:
         DOCUMENT.write_text(put_section(DOCUMENT.read_text(), section(about, lines)))

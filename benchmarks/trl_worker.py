@@ -10,7 +10,6 @@ import argparse
 import json
 import tempfile
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from transformers import (
     TrainerCallback,
 )
 
-from benchmarks.jobs import BATCH_SIZE, GROUP_SIZE, LEARNING_RATE, MANY, MAX_TOKENS, Case
+from benchmarks.jobs import LEARNING_RATE, MANY, Case, distinct_letters
 from benchmarks.turns import Turns
 
 
@@ -45,8 +44,9 @@ def rows_of(case: Case, name: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def causal(case: Case) -> Any:
-    return AutoModelForCausalLM.from_pretrained(case.policy, dtype=torch.float32)
+def causal(case: Case, precision: str = "fp32") -> Any:
+    dtype = torch.bfloat16 if precision == "bf16-weights" else torch.float32
+    return AutoModelForCausalLM.from_pretrained(case.policy, dtype=dtype)
 
 
 def classifier(case: Case) -> Any:
@@ -55,16 +55,16 @@ def classifier(case: Case) -> Any:
     )
 
 
-def arguments(precision: str) -> dict[str, Any]:
+def arguments(case: Case, precision: str) -> dict[str, Any]:
     return {
         "output_dir": tempfile.mkdtemp(),
-        "per_device_train_batch_size": BATCH_SIZE,
+        "per_device_train_batch_size": case.batch_size,
         "learning_rate": LEARNING_RATE,
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,
-        "use_cpu": True,
-        "bf16": precision == "bf16",
+        "use_cpu": case.device == "cpu",
+        "bf16": precision != "fp32",
         "gradient_checkpointing": False,
         "seed": 0,
     }
@@ -75,8 +75,8 @@ def train_sft(case: Case, precision: str, turns: Turns) -> None:
     from trl import SFTConfig, SFTTrainer
 
     SFTTrainer(
-        causal(case),
-        args=SFTConfig(max_steps=MANY, max_length=256, **arguments(precision)),
+        causal(case, precision),
+        args=SFTConfig(max_steps=MANY, max_length=case.max_length, **arguments(case, precision)),
         train_dataset=Dataset.from_list(rows_of(case, "sft")),
         processing_class=AutoTokenizer.from_pretrained(case.policy),
         callbacks=[AfterStep(turns)],
@@ -93,7 +93,7 @@ def train_reward(case: Case, precision: str, turns: Turns) -> None:
     ]
     RewardTrainer(
         classifier(case),
-        args=RewardConfig(max_steps=MANY, max_length=256, **arguments(precision)),
+        args=RewardConfig(max_steps=MANY, max_length=case.max_length, **arguments(case, precision)),
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(case.policy),
         callbacks=[AfterStep(turns)],
@@ -110,26 +110,65 @@ def train_ppo(case: Case, precision: str, turns: Turns) -> None:
         for row in rows_of(case, "prompts")
     ]
     config = PPOConfig(
-        response_length=MAX_TOKENS[case.lengths],
-        total_episodes=MANY * BATCH_SIZE,
+        response_length=case.max_tokens,
+        total_episodes=MANY * case.batch_size,
         num_ppo_epochs=4,
         num_mini_batches=1,
         num_sample_generations=0,
         temperature=1.0,
         stop_token="eos",
-        **arguments(precision),
+        **arguments(case, precision),
     )
     trainer = PPOTrainer(
         args=config,
         processing_class=tokenizer,
-        model=causal(case),
-        ref_model=causal(case),
+        model=causal(case, precision),
+        ref_model=causal(case, precision),
         reward_model=classifier(case),
         value_model=classifier(case),
         train_dataset=Dataset.from_list(rows),
         callbacks=[AfterStep(turns)],
     )
     trainer.train()
+
+
+def train_dpo(case: Case, precision: str, turns: Turns) -> None:
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    DPOTrainer(
+        causal(case, precision),
+        args=DPOConfig(
+            max_steps=MANY,
+            max_length=case.max_length,
+            precompute_ref_log_probs=case.job == "dpo-cached",
+            **arguments(case, precision),
+        ),
+        train_dataset=Dataset.from_list(rows_of(case, "reward")),
+        processing_class=AutoTokenizer.from_pretrained(case.policy),
+        callbacks=[AfterStep(turns)],
+    ).train()
+
+
+def train_online(case: Case, precision: str, turns: Turns) -> None:
+    import trl
+    from datasets import Dataset
+
+    name = case.job.upper()
+    config = getattr(trl, f"{name}Config")(
+        max_steps=MANY,
+        max_completion_length=case.max_tokens,
+        num_generations=case.group_size,
+        **arguments(case, precision),
+    )
+    getattr(trl, f"{name}Trainer")(
+        causal(case, precision),
+        reward_funcs=[distinct_letters],
+        args=config,
+        train_dataset=Dataset.from_list(rows_of(case, "prompts")),
+        processing_class=AutoTokenizer.from_pretrained(case.policy),
+        callbacks=[AfterStep(turns)],
+    ).train()
 
 
 def generate(case: Case, precision: str, turns: Turns) -> None:
@@ -140,12 +179,12 @@ def generate(case: Case, precision: str, turns: Turns) -> None:
     tokenizer = AutoTokenizer.from_pretrained(case.policy)
     rows = rows_of(case, "prompts")
     trainer = GRPOTrainer(
-        causal(case),
+        causal(case, precision),
         reward_funcs=[lambda completions, **more: [0.0] * len(completions)],
         args=GRPOConfig(
-            max_completion_length=MAX_TOKENS[case.lengths],
-            num_generations=GROUP_SIZE,
-            **arguments(precision),
+            max_completion_length=case.max_tokens,
+            num_generations=case.group_size,
+            **arguments(case, precision),
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
@@ -155,27 +194,31 @@ def generate(case: Case, precision: str, turns: Turns) -> None:
     )
     turns.ready()
     while True:
-        chosen = [next(prompts) for _ in range(BATCH_SIZE // GROUP_SIZE)]
-        repeated = [ids for ids in chosen for _ in range(GROUP_SIZE)]
-        completions = trainer._generate_single_turn(repeated, None, {}, GROUP_SIZE)[0]
+        chosen = [next(prompts) for _ in range(case.batch_size // case.group_size)]
+        repeated = [ids for ids in chosen for _ in range(case.group_size)]
+        completions = trainer._generate_single_turn(repeated, None, {}, case.group_size)[0]
         turns.note(num_tokens=sum(len(ids) for ids in completions))
         turns.step_done()
 
 
-JOBS = {"sft": train_sft, "reward": train_reward, "ppo": train_ppo, "generate": generate}
+JOBS = {
+    "sft": train_sft,
+    "reward": train_reward,
+    "dpo": train_dpo,
+    "dpo-cached": train_dpo,
+    "ppo": train_ppo,
+    "grpo": train_online,
+    "rloo": train_online,
+    "generate": generate,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--assets", type=Path, required=True)
-    parser.add_argument("--job", choices=sorted(JOBS), required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--lengths", required=True)
-    parser.add_argument("--precision", choices=["fp32", "bf16"], required=True)
+    parser.add_argument("--case", type=Case.loads, required=True)
+    parser.add_argument("--precision", choices=["fp32", "bf16", "bf16-weights"], required=True)
     given = parser.parse_args()
-    turns = Turns()
-    case = Case(given.assets, given.job, given.model, given.lengths)
-    JOBS[given.job](case, given.precision, turns)
+    JOBS[given.case.job](given.case, given.precision, Turns())
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ class Turns:
 
     def ready(self) -> None:
         """Say that set-up is over, and wait for the first turn."""
+        finish_device_work()
         self._send({"ready": True, "seconds": time.perf_counter() - self._began})
         self._wait()
 
@@ -45,6 +46,7 @@ class Turns:
 
     def step_done(self) -> None:
         """Count a step; at the end of a turn, answer and wait for the next one."""
+        finish_device_work()
         self._seconds.append(time.perf_counter() - self._last)
         self._cpu_seconds.append(time.process_time() - self._last_cpu)
         self._left -= 1
@@ -62,6 +64,7 @@ class Turns:
                 "cpu_seconds": self._cpu_seconds,
                 "others_cores": others / wall,
                 "peak_bytes": peak_bytes(),
+                "peak_device_bytes": peak_device_bytes(),
                 **self._notes,
             }
         )
@@ -93,6 +96,25 @@ def peak_bytes() -> int:
     """Largest resident memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def cuda() -> Any:
+    """torch.cuda where this process uses a CUDA device, else None."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
+
+
+def finish_device_work() -> None:
+    """Wait until a CUDA device has done what it was given, so that a step's time is all of it."""
+    device = cuda()
+    if device is not None:
+        device.synchronize()
+
+
+def peak_device_bytes() -> int:
+    """Most memory that tensors of this process took on a CUDA device."""
+    device = cuda()
+    return 0 if device is None else int(device.max_memory_allocated())
 
 
 def leave() -> NoReturn:

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.gpu_report import MARKS, pair_ratios
+from benchmarks.gpu_report import table as gpu_table
 from benchmarks.summary import BEGIN, END, HEED, TRL, put_section, ratio_of, summarise, table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,16 +41,18 @@ def turn(side: str, pair: int, seconds: list[float], job: str = "sft") -> dict[s
 
 
 def test_interval_is_students_on_logarithms() -> None:
-    found = ratio_of([1.0, 8.0], [1.0, 2.0])  # ratios 1 and 4
-    half = 12.7062 * (math.log(4) / math.sqrt(2)) / math.sqrt(2)
+    found = ratio_of([1.0, 8.0, 2.0], [1.0, 2.0, 1.0])  # ratios 1, 4 and 2
+    half = 4.302653 * math.log(2) / math.sqrt(3)
     assert found.mean == pytest.approx(2.0)
     assert found.low == pytest.approx(2.0 * math.exp(-half), rel=1e-4)
     assert found.high == pytest.approx(2.0 * math.exp(half), rel=1e-4)
 
 
-def test_one_pair_has_no_interval() -> None:
-    found = ratio_of([3.0], [2.0])
-    assert (found.mean, found.low, found.high) == (1.5, None, None)
+def test_one_or_two_pairs_have_no_interval() -> None:
+    one, two = ratio_of([3.0], [2.0]), ratio_of([1.0, 8.0], [1.0, 2.0])
+    assert (one.mean, one.low, one.high) == (1.5, None, None)
+    assert (two.low, two.high) == (None, None)
+    assert (str(one), str(two)) == ("1.50 (1 pair)", "2.00 (2 pairs)")
 
 
 def test_pairs_are_compared_with_themselves() -> None:
@@ -61,7 +65,7 @@ def test_pairs_are_compared_with_themselves() -> None:
     (line,) = summarise([{"kind": "facts"}, *turns])
     assert line.seconds == {TRL: 4.5, HEED: 1.5}
     assert line.ratios[TRL].mean == pytest.approx(3.0)
-    assert line.ratios[TRL].low == pytest.approx(3.0)
+    assert line.ratios[TRL].num_pairs == 2
     assert line.peak_bytes[HEED] == 2 * 10**9
     assert "| 4500 (fp32) | - | 1500 |" in table([line])
 
@@ -73,7 +77,24 @@ def test_only_what_stands_between_the_marks_is_replaced() -> None:
     assert put_section(once, "new") == once
     with pytest.raises(ValueError, match="lacks"):
         put_section("no marks", "new")
-    assert BEGIN in (ROOT / "docs" / "benchmarks.md").read_text()
+    document = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert BEGIN in document
+    assert put_section(document, "new", *MARKS).count("new") > document.count("new")
+
+
+def test_a_step_that_does_something_for_the_first_time_is_in_no_ratio() -> None:
+    turns = [
+        turn(TRL, 0, [2.0, 2.0, 2.0]),
+        turn(HEED, 0, [1.0, 9.0, 1.0]),
+        turn(TRL, 1, [4.0, 4.0]),
+        turn(HEED, 1, [1.0, 1.0]),
+        turn(TRL, 2, [1.0]),  # its other half was cut off
+    ]
+    assert pair_ratios(turns) == [2.0, 4.0]
+    device = {"peak_device_bytes": 0}
+    rows = gpu_table([{**row, **device} for row in turns]).splitlines()
+    assert "| 2,000 (fp32) | 1,000 (fp32) | **2.83** (2.00 to 4.00, 2 pairs) |" in rows[-1]
+    assert rows[0].count("|") == rows[-1].count("|")
 
 
 def test_a_worker_runs_the_steps_it_is_told_to_and_ends() -> None:
