@@ -10,9 +10,9 @@ from tests.web.chromium import Browser
 SERIOUS = ("serious", "critical")
 _RUN = """
 const done = arguments[arguments.length - 1];
+const about = (node) => `${node.html.slice(0, 200)} ${node.any[0]?.message ?? ""}`;
 axe.run(document, { resultTypes: ["violations"] }).then(
-  (found) => done(found.violations.map((v) => [v.impact, v.id, v.nodes.map((n) => n.html.slice(0, 200)
-    + " " + (n.any[0]?.message ?? "")).slice(0, 4)])),
+  (found) => done(found.violations.map((v) => [v.impact, v.id, v.nodes.slice(0, 4).map(about)])),
   (error) => done([["critical", "axe failed", [String(error)]]]),
 );
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,9 @@ pytestmark = [
     pytest.mark.skipif(_MISSING is not None, reason=_MISSING or ""),
 ]
 SIZES = {"wide": (1366, 768), "narrow": (320, 720)}
-LONG = "A `word` and\n\n```\n" + "code " * 60 + "\n```\n\n| a | b |\n|-|-|\n| 1 | [x](http://y.org) |"
+LONG = (
+    "A `word` and\n\n```\n" + "code " * 60 + "\n```\n\n| a | b |\n|-|-|\n| 1 | [x](http://y.org) |"
+)
 
 
 @pytest.fixture(scope="module", params=SIZES)
@@ -43,6 +46,7 @@ def both(browser: Browser) -> list[str]:
     found = []
     for dark in (False, True):
         browser.set_scheme(dark=dark)
+        time.sleep(0.3)  # colours change over a moment
         found += [f"{'dark' if dark else 'light'}: {rule}" for rule in broken_rules(browser)]
     return found
 

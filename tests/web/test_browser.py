@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,59 @@ def test_undo_brings_the_item_back_and_the_second_thought_counts(
     (only,) = standing(served)
     assert (chosen_text(served, only), only.level) == (first[1], 3)
     assert len(answers(served)) == 3
+
+
+def test_help_opens_and_closes_by_key_and_no_key_answers_meanwhile(
+    page: Browser, served: Served
+) -> None:
+    press(page, "?")
+    page.wait(lambda: page.shown("#help"))
+    press(page, "1", "b")
+    press(page, "Escape")
+    page.wait(lambda: not page.shown("#help"))
+    assert page.done() == 0
+    press(page, "?", "Tab", " ", "Escape", "1")  # single keys switched off
+    assert page.done() == 0
+    assert standing(served) == []
+    page.js("document.getElementById('open-help').focus()")  # `?` is a single key too
+    press(page, "Enter", "Tab", " ", "Escape", "1")
+    page.wait(lambda: page.done() == 1)
+
+
+def test_a_key_held_down_answers_once(page: Browser, served: Served) -> None:
+    held = {"type": "keyDown", "key": "1", "code": "Digit1", "text": "1"}
+    for repeat in (False, True, True, True):
+        held["autoRepeat"] = repeat
+        page.driver.execute_cdp_cmd("Input.dispatchKeyEvent", held)
+        time.sleep(0.4)
+    page.driver.execute_cdp_cmd(
+        "Input.dispatchKeyEvent", {"type": "keyUp", "key": "1", "code": "Digit1"}
+    )
+    page.next_item()
+    saved(page)
+    assert (page.done(), len(standing(served))) == (1, 1)
+
+
+@pytest.mark.slow
+def test_twenty_answers_can_be_taken_back(browser: Browser, tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}?", "completions": [f"a{n}", f"b{n}"]} for n in range(22)]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with Served(tmp_path, "asked.jsonl") as served:
+        browser.open(served)
+        shown = []
+        for _ in range(21):
+            shown.append(seen(browser))
+            press(browser, "1")
+            browser.next_item()
+        saved(browser)
+        for texts in shown[:0:-1]:
+            press(browser, "z")
+            browser.wait(lambda texts=texts: seen(browser) == texts)
+            browser.next_item()
+        assert len(standing(served)) == 1
+        press(browser, "z")
+        browser.wait(lambda: "left to undo" in browser.text("#spoken"))
+        browser.driver.get("about:blank")
 
 
 def test_a_draft_survives_a_reload(page: Browser, served: Served) -> None:
