@@ -1,6 +1,7 @@
 """Write screenshots of every page that people label on: 320 and 1366 px, light and dark.
 
     python scripts/label_screens.py OUT
+    python scripts/label_screens.py --walk docs/images
 
 Needs Chromium, its driver, and selenium.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from pathlib import Path
 
 from tests.web.chromium import Browser, Served, press
@@ -84,11 +86,32 @@ def shoot(served: Served, browser: Browser, out: Path, name: str, count: int) ->
     return written
 
 
+def shoot_walk(out: Path) -> list[Path]:
+    """Write the three pictures of docs/label.md."""
+    rows = json.loads(QUESTIONS.read_text(encoding="utf-8"))[:1]
+    written = []
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "kitchen.jsonl").write_text(json.dumps(rows[0]) + "\n", encoding="utf-8")
+        with Served(place, "kitchen.jsonl") as served, Browser(1100, 700) as browser:
+            browser.open(served)
+            for name, keys in (("compare", ()), ("keys", ("?",)), ("done", ("Escape", "6"))):
+                press(browser, *keys)
+                if name == "done":
+                    browser.wait(lambda: browser.text("#rest-title") == "All done")
+                time.sleep(2.0)
+                written.append(out / f"label-{name}.png")
+                browser.driver.save_screenshot(str(written[-1]))
+    return written
+
+
 def main() -> None:
     """Read the command line and write the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    for path in shoot_all(parser.parse_args().out):
+    parser.add_argument("--walk", action="store_true", help="only the pictures of docs/label.md")
+    told = parser.parse_args()
+    for path in (shoot_walk if told.walk else shoot_all)(told.out):
         print(path)
 
 

@@ -68,6 +68,7 @@ def test_every_route_declares_what_it_needs(site: Site) -> None:
     assert anyone == {
         f"{API}/healthz", f"{API}/version", f"{API}/auth/start", f"{API}/auth/login",
         f"{API}/auth/invite/accept", "/", "/start", "/login", "/invite", "/p/{project}/label",
+        "/p/{project}/quality",
     }  # fmt: skip
 
 

@@ -66,7 +66,8 @@ class ExportConfig(Settings):
     """Which answers are exported, and how."""
 
     to: tuple[str, ...] = ("trl_preference",)
-    """Layouts: trl_preference, trl_unpaired, preferences, judgments, ranking, sft, events."""
+    """Layouts: trl_preference, trl_unpaired, preferences, judgments, ranking, sft, critiques,
+    events; or all, which is each that fits the kind of work."""
     project: str | None = None
     """Name of the project; needed where the store has several."""
     view: Literal["each", "majority"] = "each"
@@ -299,8 +300,9 @@ def _export(bare: list[str], config: ExportConfig) -> int:
         if name is None:
             raise ConfigError(f"the store has {len(slugs)} projects ({', '.join(slugs)}); "
                               "name one with --project")  # fmt: skip
+        layouts = () if config.to == ("all",) else config.to
         wanted = Wanted(
-            config.to, config.seq, config.view, held_out_frac=config.held_out_frac,
+            layouts, config.seq, config.view, held_out_frac=config.held_out_frac,
             parquet=config.parquet,
         )  # fmt: skip
         manifest = export(store, name, out, wanted)

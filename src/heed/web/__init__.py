@@ -9,6 +9,7 @@
     entry      routes in and out: one-time code, login, invitation, logout
     service    routes of machines and researchers: items, changes, budget, tokens
     pages      the pages; templates/ and static/ are their files
+    quality    what the page of a project's quality shows, from heed.stats
     showing    texts of strangers as safe HTML
     limits     token buckets
 

@@ -32,7 +32,9 @@ def home(request: Request) -> Response:
     cards = []
     for found in projects_of(site, who.caller):
         progress = progress_of(site.store, found.id, who.id)
-        cards.append({"slug": found.slug, "title": _title(found), "progress": progress})
+        measured = who.caller.may("people.read", found.id)
+        card = {"slug": found.slug, "title": _title(found), "progress": progress}
+        cards.append({**card, "measured": measured})
     return _page("home.html.jinja", who, cards=cards, name=_name(request, who))
 
 
@@ -80,6 +82,29 @@ def label(project: str, request: Request) -> Response:
         flags=[words(code) for code in found.config.flags],
         reasons=[words(code) for code in found.config.reasons],
         guideline=as_markdown(guideline), is_owner=who.caller.is_admin, several=_several(request),
+    )  # fmt: skip
+
+
+@router.get("/p/{project}/quality")
+def quality(project: str, request: Request) -> Response:
+    """How good a project's answers are; for those who may know who said what."""
+    from heed.web.quality import COMPARISONS, quality_of
+
+    who = _person(request)
+    if who is None:
+        return RedirectResponse("/login", 303)
+    site = site_of(request)
+    found = next((p for p in site.store.projects.all() if p.slug == project), None)
+    if found is None or not who.caller.may("people.read", found.id):
+        return _page("message.html.jinja", who, 404, title="No such page",
+                     text="There is no page of this name for you.")  # fmt: skip
+    if found.config.kind not in COMPARISONS:
+        return _page("message.html.jinja", who, 404, title="No page for this kind of work",
+                     text=f"The page measures comparisons; this project is of kind "
+                     f"{found.config.kind}.")  # fmt: skip
+    return _page(
+        "quality.html.jinja", who, title=_title(found), name=_name(request, who),
+        quality=quality_of(site.store, found.id), shown=shown_plain,
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ OWNER = "owner"
 """Pseudonym of the person who comes in by the terminal's code."""
 FIRST_PORT, PORTS_TRIED = 8410, 20
 _EXPIRE_EVERY = 30.0
+_BACKLOG = 512
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -172,6 +173,8 @@ def serve(
     server = uvicorn.Server(_uvicorn_config(build_app(site), listening))
     stopped = threading.Event()
     threading.Thread(target=_expire, args=(store, stopped), daemon=True).start()
+    # Who follows the address at once waits until the server is up, and is not turned away.
+    taken.listen(_BACKLOG)
     first = address(codes.current)
     told(f"open {first}" if not api_only else f"API at {base}/api/v1 (make a token with a session)")
     if on_ready is not None:
