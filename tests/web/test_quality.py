@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from tests.store.conftest import PLAIN, Clock, pair
+from tests.store.conftest import PLAIN, Clock, pair, prefer
 from tests.web.conftest import Person
 
 from heed.data.store import Store
@@ -19,32 +18,38 @@ from heed.stats.answers import collect
 from heed.stats.intervals import Interval, wilson
 from heed.web.quality import on_screen, quality_of, side_of
 
-NUM_ITEMS = 40
+NUM_ITEMS, NUM_GOLD = 40, 12
 
 
 def answered(store: Store, clock: Clock) -> None:
-    """Three people: two who mostly see what is better, one who clicks left in three seconds."""
+    """Three people: two who mostly see what is better, one who clicks left in three seconds.
+
+    Which side an answer stands on is drawn from a secret that no test knows, so what people say
+    depends on the item and on how many they did, and the tests hold for every draw.
+    """
     store.projects.make("q", {**PLAIN, "need": 3, "gold_frac": 0.25, "max_leases": 1})
     rows: list[dict[str, Any]] = [pair(k) for k in range(NUM_ITEMS)]
-    for k in range(12):
+    for k in range(NUM_GOLD):
         gold = {"answer": {"outcome": "prefer", "side": 0, "level": 2}}
         rows.append(pair(1000 + k, role="gold", gold=gold))
     store.items.add("q", rows, actor="x")
     people = [store.people.add(name) for name in ("ann", "ben", "hasty <b>")]
     for person in people:
         store.people.join("q", person.id)
-    rng = random.Random(0)
     for person in people:
         number = 0
         while work := store.queue.claim("q", person.id).work:
             texts = [one.text or "" for one in work[0].payload.candidates]
             good = int(texts[1].startswith("good"))
-            hasty = person.pseudonym.startswith("hasty")
-            side = 0 if hasty else good if rng.random() < 0.9 else 1 - good
-            answer = {"outcome": "prefer", "side": side, "level": 2}
-            if not hasty and rng.random() < 0.1:
-                answer = {"outcome": "tie"}
-            clock.pass_seconds(3 if hasty else rng.uniform(20, 40))
+            gold = int(texts[0].split()[1]) >= 1000
+            if person.pseudonym.startswith("hasty"):
+                clock.pass_seconds(3)
+                answer: dict[str, Any] = prefer(1 - good if gold else 0)
+            else:
+                clock.pass_seconds(20 + number % 20)
+                answer = prefer(1 - good if number % 10 == 4 else good)
+                if not gold and number % 10 == 7:
+                    answer = {"outcome": "tie"}
             name = f"{person.id} {number}"
             store.answers.submit(work[0].lease, person.id, answer, submission_id=name)
             number += 1
@@ -83,14 +88,19 @@ def test_alerts_name_the_hasty_and_nobody_else(store: Store, clock: Clock) -> No
     people = {person.name: person for person in found.people}
     kinds = {name: {alert.kind for alert in person.alerts} for name, person in people.items()}
     assert {"gold", "side", "time"} <= kinds["hasty <b>"]
-    assert kinds["ann"] == kinds["ben"] == set()
+    for name in ("ann", "ben"):
+        assert not kinds[name] & {"gold", "time", "consistency"}
     assert people["hasty <b>"].seconds == 3.0
-    assert isinstance(people["ann"].gold, Interval)
-    assert people["ann"].gold.low > 0.6 > people["hasty <b>"].gold.estimate  # type: ignore[union-attr]
-    (best, worst) = found.board
-    assert best.policy == "CANARY-model-a"
-    assert (best.rank_low, best.rank_high, worst.rank_low) == (1, 1, 2)
-    assert people["ann"].reliability.estimate > people["hasty <b>"].reliability.estimate  # type: ignore[union-attr]
+    ann, hasty = people["ann"], people["hasty <b>"]
+    assert isinstance(ann.gold, Interval)
+    assert isinstance(hasty.gold, Interval)
+    assert ann.gold.low > hasty.gold.high
+    best, worst = found.board
+    assert (best.policy, best.rank_low) == ("CANARY-model-a", 1)
+    assert best.strength.estimate > 0 > worst.strength.estimate
+    assert isinstance(ann.reliability, Interval)
+    assert isinstance(hasty.reliability, Interval)
+    assert ann.reliability.estimate > hasty.reliability.estimate
 
 
 def test_researchers_see_the_page_and_annotators_do_not(

@@ -151,7 +151,7 @@ def _figures(said: Sequence[Judgment], rng: np.random.Generator) -> tuple[Figure
         [one.item for one in graded], [one.person for one in graded],
         [_signed(one) for one in graded],
     )  # fmt: skip
-    told = {"rng": rng, "num_resamples": _RESAMPLES}
+    told: Any = {"rng": rng, "num_resamples": _RESAMPLES}
     signs = [_signed(one) for one in kept]
     left = [place for one in kept if (place := on_screen(one)) is not None]
     return (
@@ -212,7 +212,7 @@ def _gold(read: _Read, person: str) -> annotators.GoldRecord | None:
         known = read.right.get(one.item)
         if one.person != person or known is None or said is None:
             continue
-        wanted = {0: 1.0, 1: 0.0}.get(known.get("side"), 0.5)  # type: ignore[call-overload]
+        wanted = {0: 1.0, 1: 0.0}.get(known.get("side", -1), 0.5)
         right, count = right + 1 - abs(said - wanted), count + 1
     return annotators.gold_record(right, count) if count else None
 

@@ -192,7 +192,7 @@ def work():
     context.folder = pathlib.Path({str(tmp_path / "run")!r})
     with Run.start(RunSettings(folder=str(context.folder)), "sft", {{}}) as run:
         print("ready", flush=True)
-        time.sleep(60)
+        time.sleep(600)
 sys.exit(guarded(work, context, False))
 """
     process = _python(code)
@@ -200,7 +200,7 @@ sys.exit(guarded(work, context, False))
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.1)
     process.send_signal(number)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=100)
     assert process.returncode == status
     assert err == f"interrupted; go on with: heed resume {tmp_path / 'run'}\n"
     assert Run.open(tmp_path / "run").status == "interrupted"
