@@ -53,11 +53,14 @@ class TableHead(nn.Module):
         also: Collection[str] = (),
     ) -> dict[str, Tensor | None]:
         """Log-probabilities of the two symbols; what follows them in a row is certain."""
-        a, b = batch.tokens[:, 1], batch.tokens[:, 2]
+        width, a = batch.tokens.shape[1], batch.tokens[:, 1]
         one = self.first.log_softmax(-1)[a]
-        two = self.second.log_softmax(-1)[a].gather(1, b[:, None]).squeeze(1)
-        sure = [torch.zeros_like(one)] * (batch.tokens.shape[1] - 3)
-        logprobs = torch.stack([torch.zeros_like(one), one, two, *sure], 1)
+        said = [torch.zeros_like(one), one]
+        if width > 2:  # a learner's probe is one token long
+            b = batch.tokens[:, 2:3]
+            said.append(self.second.log_softmax(-1)[a].gather(1, b).squeeze(1))
+        sure = [torch.zeros_like(one)] * (width - 3)
+        logprobs = torch.stack([*said, *sure], 1)
         found = {"logprobs": logprobs, "entropy": None, "values": None, "scores": None}
         if "log_distribution" in also:
             found["log_distribution"] = self.log_distribution(batch)

@@ -59,6 +59,14 @@ def constrained(
     return at(price), price
 
 
+def bound(seed: int) -> tuple[Tabular, np.ndarray, float]:
+    """A world, its costs, and a limit half-way from the reference's cost to the free optimum's."""
+    first, second, rewards = tabular.tables(seed)
+    world = tabular.world(tabular.TableHead(first, second).probabilities(), rewards)
+    cost = costs(seed)
+    return world, cost, float(0.5 * (world.optimum(BETA) + world.reference) @ cost)
+
+
 def ended(
     folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int, limit: float, **cost: Any
 ) -> tuple[np.ndarray, Tabular, float]:
@@ -90,11 +98,7 @@ def ended(
 def test_the_constrained_optimum_is_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, rescale: bool
 ) -> None:
-    first, second, rewards = tabular.tables(seed)
-    reference = tabular.TableHead(first, second).probabilities()
-    world, cost = tabular.world(reference, rewards), costs(seed)
-    free = world.optimum(BETA) @ cost
-    limit = 0.5 * free + 0.5 * float(world.reference @ cost)
+    world, cost, limit = bound(seed)
     best, price = constrained(world, cost, limit, rescale)
     assert price > 0.1
     policy, _, last = ended(tmp_path / "run", monkeypatch, seed, limit, rescale=rescale)
