@@ -71,8 +71,9 @@ def valued() -> Iterator[Line]:
         def measured(folder: Path, seed: int) -> tuple[float, float]:
             world, table, limit = test_cost.bound(seed)
             best, _ = test_cost.constrained(world, table, limit, rescale)
+            how = {"rescale": rescale, **test_cost.CALM}
             with pytest.MonkeyPatch.context() as patch:
-                policy, _, _ = test_cost.ended(folder, patch, seed, limit, rescale=rescale)
+                policy, _, _ = test_cost.ended(folder, patch, seed, limit, **how)
             return total_variation(policy, best), total_variation(policy, world.optimum(BETA))
 
         return measured
