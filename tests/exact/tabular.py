@@ -7,7 +7,7 @@ real loop, learner, credit and losses; only the model and the sampler are tables
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,13 +45,32 @@ class TableHead(nn.Module):
         return joint.double().flatten().numpy()
 
     def outputs(
-        self, batch: TokenBatch, *, entropy: bool = False, layout: str = "padded"
+        self,
+        batch: TokenBatch,
+        *,
+        entropy: bool = False,
+        layout: str = "padded",
+        also: Collection[str] = (),
     ) -> dict[str, Tensor | None]:
-        a, b = batch.tokens[:, 1], batch.tokens[:, 2]
+        """Log-probabilities of the two symbols; what follows them in a row is certain."""
+        width, a = batch.tokens.shape[1], batch.tokens[:, 1]
         one = self.first.log_softmax(-1)[a]
-        two = self.second.log_softmax(-1)[a].gather(1, b[:, None]).squeeze(1)
-        logprobs = torch.stack([torch.zeros_like(one), one, two], 1)
-        return {"logprobs": logprobs, "entropy": None, "values": None, "scores": None}
+        said = [torch.zeros_like(one), one]
+        if width > 2:  # a learner's probe is one token long
+            b = batch.tokens[:, 2:3]
+            said.append(self.second.log_softmax(-1)[a].gather(1, b).squeeze(1))
+        sure = [torch.zeros_like(one)] * (width - 3)
+        logprobs = torch.stack([*said, *sure], 1)
+        found = {"logprobs": logprobs, "entropy": None, "values": None, "scores": None}
+        if "log_distribution" in also:
+            found["log_distribution"] = self.log_distribution(batch)
+        return found
+
+    def log_distribution(self, batch: TokenBatch, *, layout: str = "padded") -> Tensor:
+        """Whole distributions behind the two symbols of each row, [2 B, 3]."""
+        one = self.first.log_softmax(-1).expand(len(batch), SYMBOLS)
+        two = self.second.log_softmax(-1)[batch.tokens[:, 1]]
+        return torch.stack([one, two], 1).flatten(0, 1)
 
 
 class TableValue(nn.Module):

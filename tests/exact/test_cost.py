@@ -29,6 +29,8 @@ from heed.worlds.tabular import Tabular, total_variation
 
 BETA = 0.5
 PRICED = {"multiplier": 1.0, "multiplier_lr": 0.3}
+CALM = {"multiplier_lr": 0.05, "updates": 500}
+"""Where a completion costs much, as in seed 1, the price of large steps circles."""
 
 
 def costs(seed: int) -> np.ndarray:
@@ -59,15 +61,28 @@ def constrained(
     return at(price), price
 
 
+def bound(seed: int) -> tuple[Tabular, np.ndarray, float]:
+    """A world, its costs, and a limit half-way from the reference's cost to the free optimum's."""
+    first, second, rewards = tabular.tables(seed)
+    world = tabular.world(tabular.TableHead(first, second).probabilities(), rewards)
+    cost = costs(seed)
+    return world, cost, float(0.5 * (world.optimum(BETA) + world.reference) @ cost)
+
+
 def ended(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int, limit: float, **cost: Any
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    limit: float,
+    updates: int = 120,
+    **cost: Any,
 ) -> tuple[np.ndarray, Tabular, float]:
     settings = config(
         folder,
         seed,
         preset="rloo",
         cost={"funcs": ["table"], "limit": limit, **PRICED, **cost},
-        total_episodes=150 * 120,
+        total_episodes=150 * updates,
         optim=OptimSettings(lr=0.1, max_grad_norm=0.0, schedule="cosine"),
     )
     table = costs(seed)
@@ -83,21 +98,18 @@ def ended(
 
 
 @pytest.mark.parametrize(
-    ("seed", "rescale"),
-    [(0, False), pytest.param(2, False, marks=pytest.mark.slow),
-     pytest.param(0, True, marks=pytest.mark.slow)],
+    ("seed", "rescale", "how"),
+    [(0, False, {}), pytest.param(2, False, {}, marks=pytest.mark.slow),
+     pytest.param(0, True, {}, marks=pytest.mark.slow),
+     pytest.param(1, False, CALM, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_the_constrained_optimum_is_reached(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, rescale: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, rescale: bool, how: dict
 ) -> None:
-    first, second, rewards = tabular.tables(seed)
-    reference = tabular.TableHead(first, second).probabilities()
-    world, cost = tabular.world(reference, rewards), costs(seed)
-    free = world.optimum(BETA) @ cost
-    limit = 0.5 * free + 0.5 * float(world.reference @ cost)
+    world, cost, limit = bound(seed)
     best, price = constrained(world, cost, limit, rescale)
     assert price > 0.1
-    policy, _, last = ended(tmp_path / "run", monkeypatch, seed, limit, rescale=rescale)
+    policy, _, last = ended(tmp_path / "run", monkeypatch, seed, limit, rescale=rescale, **how)
     assert total_variation(policy, best) < 0.02
     assert policy @ cost == pytest.approx(limit, abs=0.05)
     assert last == pytest.approx(price, rel=0.1)
