@@ -7,6 +7,7 @@ Never the only proof of a claim: the mechanisms are tested without a device as w
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 import torch
 from tests.small import POLICY, raw_prompts, renderer, shaken, small
 from tests.tiny import Tiny, run_stage
+from tests.unit.models.test_packing import rows as packed_rows
 
 from heed import logprobs
 from heed.data.batch import collate
 from heed.engines.local import LocalEngine
 from heed.learners.local import LocalLearner
+from heed.models import attention
 from heed.models.heads import PolicyHead
 from heed.records import Completion, Sampling
 from heed.settings import LearnerSettings, OptimSettings
@@ -148,6 +151,43 @@ def test_a_stage_computes_what_the_processor_computes(
             assert found == pytest.approx(expected, rel=2e-2, abs=2e-3), key
     rounded = run("cuda", "bf16")
     assert len(rounded) == len(here)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt2"])
+def test_one_kernel_attends_over_rows_of_any_length(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradients are nearer to fp32 than twice those of blocks are."""
+    if attention.rows_kernel() is None:
+        pytest.skip("this version of torch has no attention over rows of any length")
+    plain = small(architecture, 2.0, hidden_size=64)
+    attention.adopt_attention(plain)
+    batch = collate(packed_rows([(9, [3, 7, 1]), (2, [4, 4]), (6, [5]), (12, [2, 8])]))
+    called: list[int] = []
+    kernel = attention._attend_spans
+    monkeypatch.setattr(attention, "_attend_spans", lambda *args: called.append(1) or kernel(*args))
+    results = {}
+    for name in ("exact", "blocks", "spans"):
+        model = copy.deepcopy(plain).cuda()
+        head = PolicyHead(model if name == "exact" else model.bfloat16())
+        if name == "blocks":
+            monkeypatch.setattr(attention, "rows_kernel", lambda: None)
+        found = head.outputs(batch.to("cuda"), layout="packed")["logprobs"]
+        assert found is not None
+        (
+            found * torch.linspace(-1, 1, found.numel(), device="cuda").view_as(found)
+        ).sum().backward()
+        grads = [p.grad.float().flatten() for p in head.parameters() if p.grad is not None]
+        results[name] = (found.detach().float().cpu().flatten(), torch.cat(grads).cpu())
+        if name == "blocks":
+            monkeypatch.undo()
+            monkeypatch.setattr(
+                attention, "_attend_spans", lambda *args: called.append(1) or kernel(*args)
+            )
+    assert called
+    for place in (0, 1):
+        exact, blocks, spans = (results[name][place] for name in ("exact", "blocks", "spans"))
+        assert float((spans - exact).norm()) < 2 * float((blocks - exact).norm()) + 1e-6
 
 
 def test_a_run_goes_on_from_its_checkpoint(tiny: Tiny, tmp_path: Path) -> None:

@@ -7,11 +7,18 @@ bf16 on a CPU: torch's fused attention is faster in fp32 than in bf16 there, and
 by far (width 128, 32 x 128 tokens, one Zen 4 core: 10 against 52 ms a layer backward, 7 against 11
 forward). Widening queries, keys and values makes a reward-model step 1.2 to 1.7 times faster. One
 query at a time, as in decoding, stays bf16: there the cast of the whole cache would cost more.
+
+Half precision on a CUDA device: one kernel attends over rows of any length, prompts that they share
+included, where torch has it. Blocks of like lengths take some twenty kernels a layer instead, and
+the device waits for their launches.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +27,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from heed.models.packing import Blocks
+from heed.models.packing import Blocks, Pieces, Spans
 
 NAME = "heed"
-BLOCKS = "heed_blocks"
+PIECES = "heed_pieces"
 """The argument of a model's forward pass that says where attention finds rows."""
 
 
@@ -41,15 +48,17 @@ def _attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **more: Any
 ) -> tuple[Tensor, None]:
     """Attend as transformers asks: [b, heads, t, d] in, [b, t, heads, d] out."""
-    blocks: Blocks | None = more.pop(BLOCKS, None)
+    pieces: Pieces | None = more.pop(PIECES, None)
     dtype = query.dtype
+    if pieces is not None and _spans_fit(query, value, more):
+        return _attend_spans(query, key, value, pieces.spans, more.get("scaling")), None
     if dtype == torch.bfloat16 and query.device.type == "cpu" and query.shape[2] > 1:
         query, key, value = query.float(), key.float(), value.float()
         mask = mask.float() if mask is not None and mask.dtype != torch.bool else mask
-    if blocks is None:
+    if pieces is None:
         found = _attend_once(module, query, key, value, mask, **more)
     else:
-        found = _attend_rows(module, query, key, value, blocks, **more)
+        found = _attend_rows(module, query, key, value, pieces.blocks, **more)
     return found.to(dtype), None
 
 
@@ -71,6 +80,53 @@ def _attend_once(
         groups, key, value, mask, more.get("dropout", 0.0), scale=more.get("scaling")
     )
     return together.reshape(rows, 1, query.shape[1], -1)
+
+
+@cache
+def rows_kernel() -> Callable[..., Tensor] | None:
+    """Torch's attention over rows of any length, causal; None in versions that lack it.
+
+    It takes queries [N, heads, d], keys and values [K, fewer heads, d], starts of both [S + 1], and
+    the most of both.
+    """
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    known = inspect.signature(varlen_attn).parameters
+    if "window_size" not in known:
+        return None
+    more: dict[str, Any] = {"window_size": (-1, 0)}
+    if "enable_gqa" in known:
+        more["enable_gqa"] = True
+
+    def attend(*args: Any, scale: float | None) -> Tensor:
+        return cast(Tensor, varlen_attn(*args, scale=scale, **more))
+
+    return attend
+
+
+def _spans_fit(query: Tensor, value: Tensor, more: dict[str, Any]) -> bool:
+    """Whether that kernel takes these: half precision, heads that it knows, no dropout."""
+    if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    size = query.shape[3]
+    known = size % 8 == 0 and size <= 256 and value.shape[3] == size
+    plain = not more.get("dropout") and more.get("position_bias") is None
+    modern = torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return known and plain and modern and rows_kernel() is not None
+
+
+def _attend_spans(
+    query: Tensor, key: Tensor, value: Tensor, spans: Spans, scale: float | None
+) -> Tensor:
+    lines = [states.transpose(1, 2)[0] for states in (query, key, value)]
+    if spans.keys is not None:
+        lines[1:] = [line.index_select(0, spans.keys) for line in lines[1:]]
+    attend = rows_kernel()
+    assert attend is not None
+    most = (spans.longest, spans.longest_keys)
+    return attend(*lines, spans.starts, spans.key_starts, *most, scale=scale)[None]
 
 
 def _attend_rows(

@@ -103,7 +103,7 @@ class Laid:
         learned: [N] int64, place of each learned token itself.
         last: [B] int64, place of each row's last real token.
         segments: [b, t] int64, the row each token belongs to, where a mask keeps rows apart.
-        blocks: where attention finds rows, where it keeps them apart by itself.
+        pieces: where attention finds rows, where it keeps them apart by itself.
     """
 
     tokens: Tensor
@@ -112,7 +112,7 @@ class Laid:
     learned: Tensor
     last: Tensor
     segments: Tensor | None = None
-    blocks: packing.Blocks | None = None
+    pieces: packing.Pieces | None = None
 
 
 def lay_out(batch: TokenBatch, layout: Layout, model: PreTrainedModel) -> Laid:
@@ -138,7 +138,7 @@ def _joined(batch: TokenBatch) -> Laid:
         batch.tokens.flatten()[line.index][None],
         batch.positions.flatten()[line.index][None],
         *_places(batch, line.place),
-        blocks=line.blocks,
+        pieces=line.pieces,
     )
 
 
@@ -251,10 +251,10 @@ def model_arguments(model: PreTrainedModel, laid: Laid) -> dict[str, Any]:
     positioned = takes_positions(model)
     if positioned:
         arguments["position_ids"] = laid.positions
-    if laid.blocks is not None:
+    if laid.pieces is not None:
         # A mask of four dimensions is taken as it is, so that none is made; nobody reads it.
         arguments["attention_mask"] = torch.zeros(1, 1, 1, 1, device=laid.tokens.device)
-        arguments[attention.BLOCKS] = laid.blocks
+        arguments[attention.PIECES] = laid.pieces
     if laid.segments is None:
         return arguments
     if not positioned:

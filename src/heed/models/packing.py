@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -65,26 +66,75 @@ class Blocks:
 
 
 @dataclass(frozen=True)
+class Spans:
+    """The line piece by piece, as attention over rows of any length reads it: S pieces, no padding.
+
+    A piece's queries attend to its keys under a causal mask that ends at the last of both.
+
+    Args:
+        starts: [S + 1] int32, where the queries of each piece begin and the last ends.
+        key_starts: [S + 1] int32, the same of the keys.
+        keys: [K] int64, places of the keys in the line; None where they are the line.
+        longest, longest_keys: queries and keys of the piece that has most.
+    """
+
+    starts: Tensor
+    key_starts: Tensor
+    keys: Tensor | None
+    longest: int
+    longest_keys: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of the line."""
+
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What a line of N tokens is made of, in its order; read as blocks or as spans.
+
+    Args:
+        whole: shared prompts, and rows that share none.
+        tails: what rows have beyond a shared prompt.
+        prompts: the prompt of each tail, one of `whole`.
+        length: N.
+        device: of the line.
+    """
+
+    whole: tuple[Segment, ...]
+    tails: tuple[Segment, ...]
+    prompts: tuple[Segment, ...]
+    length: int
+    device: torch.device
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """Rows of like length side by side."""
+        return _blocks(self)
+
+    @cached_property
+    def spans(self) -> Spans:
+        """Rows of any length, one after the other."""
+        return _spans(self)
+
+
+@dataclass(frozen=True)
 class Line:
     """A batch joined end to end.
 
     Args:
         index: [N] int64, where each token of the line stands in the flattened batch [B T].
         place: [B T] int64, where each real token of the batch stands in the line; 0 elsewhere.
-        blocks: where attention finds the rows.
+        pieces: where attention finds the rows.
     """
 
     index: Tensor
     place: Tensor
-    blocks: Blocks
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """A piece of the line."""
-
-    start: int
-    length: int
+    pieces: Pieces
 
 
 class _Builder:
@@ -96,16 +146,16 @@ class _Builder:
         self.pieces: list[np.ndarray] = []
         self.length = 0
 
-    def put(self, row: int, first: int = 0, last: int | None = None) -> _Segment:
+    def put(self, row: int, first: int = 0, last: int | None = None) -> Segment:
         """Append tokens first to last of a row."""
         piece = self.rows[row][first:last]
-        segment = _Segment(self.length, len(piece))
+        segment = Segment(self.length, len(piece))
         self.pieces.append(piece)
         self.refer(row, first, segment)
         self.length += len(piece)
         return segment
 
-    def refer(self, row: int, first: int, segment: _Segment) -> None:
+    def refer(self, row: int, first: int, segment: Segment) -> None:
         """Let tokens of a row, from `first` on, be those of a segment."""
         at = self.rows[row][first : first + segment.length]
         self.place[at] = np.arange(segment.start, segment.start + segment.length)
@@ -131,7 +181,8 @@ def join(batch: TokenBatch) -> Line:
     device = batch.tokens.device
     index = torch.from_numpy(np.concatenate(line.pieces)).to(device)
     place = torch.from_numpy(line.place).to(device)
-    return Line(index, place, _blocks(whole, tails, prompts, line.length, device))
+    pieces = Pieces(tuple(whole), tuple(tails), tuple(prompts), line.length, device)
+    return Line(index, place, pieces)
 
 
 def rows_by_prompt(batch: TokenBatch) -> list[list[int]]:
@@ -168,15 +219,29 @@ def _read(batch: TokenBatch) -> tuple[list[np.ndarray], list[tuple[list[int], in
     return rows, groups + ([(sorted(alone), 0)] if alone else [])
 
 
-def _blocks(
-    whole: Sequence[_Segment],
-    tails: Sequence[_Segment],
-    prompts: Sequence[_Segment],
-    length: int,
-    device: torch.device,
-) -> Blocks:
+def _spans(pieces: Pieces) -> Spans:
+    own = [s.length for s in (*pieces.whole, *pieces.tails)]
+    keys = [*(s.length for s in pieces.whole)]
+    keys += [a.length + b.length for a, b in zip(pieces.tails, pieces.prompts, strict=True)]
+    places: Tensor | None = None
+    if pieces.tails:
+        given = [np.arange(pieces.tails[0].start)]
+        for tail, prompt in zip(pieces.tails, pieces.prompts, strict=True):
+            given += [prompt.start + np.arange(prompt.length), tail.start + np.arange(tail.length)]
+        places = torch.from_numpy(np.concatenate(given)).to(pieces.device)
+
+    def starts(lengths: Sequence[int]) -> Tensor:
+        ends = np.cumsum([0, *lengths], dtype=np.int32)
+        return torch.from_numpy(ends).to(pieces.device)
+
+    return Spans(starts(own), starts(keys), places, max(own), max(keys))
+
+
+def _blocks(pieces: Pieces) -> Blocks:
+    whole, tails, prompts = pieces.whole, pieces.tails, pieces.prompts
+
     def tensor(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(pieces.device)
 
     grids, rows, sides = [], [], []
     for members in _alike([s.length for s in whole]):
@@ -194,7 +259,7 @@ def _blocks(
         sides.append(Tails(tensor(own), tensor(keys), tensor(seen)))
     flat = np.concatenate([places.reshape(-1) for places, _ in grids])
     filled = np.concatenate([real.reshape(-1) for _, real in grids])
-    back = np.zeros(length, dtype=np.int64)
+    back = np.zeros(pieces.length, dtype=np.int64)
     back[flat[filled]] = np.flatnonzero(filled)
     in_order = len(grids) == 1 and not sides and bool((flat == np.arange(len(flat))).all())
     return Blocks(tuple(rows), tuple(sides), tensor(back), in_order and bool(filled.all()))
@@ -213,7 +278,7 @@ def _alike(lengths: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def _grid(segments: Sequence[_Segment]) -> tuple[np.ndarray, np.ndarray]:
+def _grid(segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
     """Places [R, t] of segments side by side, and which of them are real."""
     starts = np.array([s.start for s in segments], dtype=np.int64).reshape(-1, 1)
     lengths = np.array([s.length for s in segments], dtype=np.int64).reshape(-1, 1)

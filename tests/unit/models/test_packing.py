@@ -14,7 +14,7 @@ from tests.small import small
 from torch import Tensor
 
 from heed.data.batch import Row, TokenBatch, collate
-from heed.models import backbone, packing
+from heed.models import attention, backbone, packing
 from heed.models.attention import adopt_attention
 from heed.models.heads import Head, PolicyHead, RewardHead, ValueHead
 from heed.models.packing import join, rows_by_prompt
@@ -65,10 +65,40 @@ HEADS = {
 }
 
 
+def attend_piece_by_piece(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, key_starts: Tensor,
+    longest: int, longest_keys: int, *, scale: float | None,
+) -> Tensor:  # fmt: skip
+    """What a kernel over rows of any length computes, in plain words."""
+    assert longest == int(starts.diff().max())
+    assert longest_keys == int(key_starts.diff().max())
+    shared = query.shape[1] // key.shape[1]
+    out = []
+    for piece in range(len(starts) - 1):
+        q = query[starts[piece] : starts[piece + 1]].transpose(0, 1)
+        at = slice(int(key_starts[piece]), int(key_starts[piece + 1]))
+        k, v = (x[at].transpose(0, 1).repeat_interleave(shared, 0) for x in (key, value))
+        hidden = torch.ones(q.shape[1], k.shape[1]).tril(k.shape[1] - q.shape[1]) == 0
+        scores = q @ k.mT * (scale or q.shape[-1] ** -0.5)
+        out.append((scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v).transpose(0, 1))
+    return torch.cat(out)
+
+
+@pytest.mark.parametrize("by", ["blocks", "spans"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("name", list(HEADS))
-def test_joined_rows_give_what_padded_rows_give(architecture: str, side: str, name: str) -> None:
+def test_joined_rows_give_what_padded_rows_give(
+    architecture: str, side: str, name: str, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def attend(*args: Any, scale: float | None) -> Tensor:
+        calls.append(len(args[0]))
+        return attend_piece_by_piece(*args, scale=scale)
+
+    monkeypatch.setattr(attention, "rows_kernel", lambda: attend)
+    monkeypatch.setattr(attention, "_spans_fit", lambda *args: by == "spans")
     head = HEADS[name](adopted(architecture)).double()
     assert backbone.joins_rows(head, "auto")
     batch = collate(rows(GROUPS), side=side, pad_id=7)
@@ -82,6 +112,7 @@ def test_joined_rows_give_what_padded_rows_give(architecture: str, side: str, na
     (expected, expected_gradient), (found, gradient) = results
     assert torch.allclose(found, expected, atol=1e-5)
     assert float((gradient - expected_gradient).norm() / expected_gradient.norm()) < 1e-5
+    assert (len(calls) > 0) == (by == "spans")
 
 
 @settings(max_examples=40, deadline=None)
@@ -119,7 +150,7 @@ def test_a_shared_prompt_stands_in_the_line_once() -> None:
     line = join(batch)
     # 9 + 11 of the first group, 11 of the row alone; a prompt of 2 tokens is not worth sharing.
     assert len(line.index) == (9 + 11) + (6 + 5) + 2 * (2 + 4)
-    assert [len(tails.queries) for tails in line.blocks.tails] == [3]
+    assert [len(tails.queries) for tails in line.pieces.blocks.tails] == [3]
     assert sorted(map(len, rows_by_prompt(batch))) == [1, 1, 1, 3]
     flat = batch.tokens.flatten()
     places = batch.attend.flatten().nonzero().flatten()
@@ -128,15 +159,15 @@ def test_a_shared_prompt_stands_in_the_line_once() -> None:
 
 def test_rows_without_padding_are_read_in_place() -> None:
     batch = collate(rows([(5, [4]), (6, [3]), (4, [5])]))
-    assert join(batch).blocks.in_order
-    assert not join(collate(rows([(5, [4]), (6, [1])]))).blocks.in_order
+    assert join(batch).pieces.blocks.in_order
+    assert not join(collate(rows([(5, [4]), (6, [1])]))).pieces.blocks.in_order
 
 
 def test_attention_runs_over_rows_of_like_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "FULL_TOKENS", 30)
     made = rows([(5, [n]) for n in (1, 9, 2, 8, 1, 9, 7)] + [(7, [2, 20, 3, 19])])
     batch = collate(made)
-    blocks = join(batch).blocks
+    blocks = join(batch).pieces.blocks
     assert [tuple(places.shape) for places in blocks.whole] == [(4, 14), (4, 7)]
     assert [tuple(tails.keys.shape) for tails in blocks.tails] == [(2, 27), (2, 10)]
     head = PolicyHead(_shared_model())
@@ -198,7 +229,7 @@ def test_models_that_cannot_attend_by_rows_are_padded(monkeypatch: pytest.Monkey
     layer = type(model.base_model.layers[0])
     forward = layer.forward
 
-    def deaf(self: Any, *args: Any, heed_blocks: Any = None, **more: Any) -> Any:
+    def deaf(self: Any, *args: Any, heed_pieces: Any = None, **more: Any) -> Any:
         return forward(self, *args, **more)
 
     monkeypatch.setattr(layer, "forward", deaf)
@@ -206,7 +237,7 @@ def test_models_that_cannot_attend_by_rows_are_padded(monkeypatch: pytest.Monkey
     batch = collate(rows(GROUPS))
     laid = backbone.lay_out(batch, "auto", model.base_model)
     assert laid.tokens.shape == (len(batch), int(batch.lengths.max()))
-    assert laid.blocks is None
+    assert laid.pieces is None
 
 
 def test_a_copy_of_a_model_is_asked_anew() -> None:
