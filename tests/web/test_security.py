@@ -68,7 +68,7 @@ def test_every_route_declares_what_it_needs(site: Site) -> None:
     assert anyone == {
         f"{API}/healthz", f"{API}/version", f"{API}/auth/start", f"{API}/auth/login",
         f"{API}/auth/invite/accept", "/", "/start", "/login", "/invite", "/p/{project}/label",
-        "/p/{project}/quality",
+        "/p/{project}/quality", "/runs", "/runs/{run}",
     }  # fmt: skip
 
 
@@ -91,6 +91,7 @@ def test_every_route_by_every_role(
     lease = holder.claim()[0]["lease"]
     judged = holder.judge(holder.claim(2)[1]["lease"], "mine").json()["judgment"]
     values = {"project": "answers", "lease": lease, "judgment": judged, "token": "t-none"}
+    values["run"] = "none"
     tried = 0
     for method, path, permission in routes(site):
         if not path.startswith(API):

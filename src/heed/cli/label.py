@@ -1,4 +1,4 @@
-"""`heed label`: the page on a file, a run's samples or a store; and exports of the answers."""
+"""`heed label`: the page on a file, samples, a store or runs; and exports of the answers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from heed.settings import Settings
 if TYPE_CHECKING:
     from heed.data.store import Store
     from heed.data.store.foreign import Read
+    from heed.web.serve import Listening
 
 ScaleName = Literal["binary", "binary_tie", "seven", "hh8", "nine", "llama4"]
 _SQLITE = b"SQLite format 3\x00"
@@ -42,6 +43,8 @@ class LabelConfig(Settings):
     """Pairs per prompt that are made of a run's samples."""
     guideline: str | None = None
     """File of Markdown that people can read with `g`."""
+    runs: str | None = None
+    """Folder of runs, or one run, that the page shows as they go; then WHAT can be left out."""
     host: str = "127.0.0.1"
     """Address to listen on; others than this machine's need accounts and TLS."""
     port: int | None = Field(default=None, ge=0, le=65535)
@@ -112,41 +115,42 @@ def _help(exporting: bool) -> int:
         text = "Write answers as files that trainers read, with a manifest"
         print(verb_help("label export", text, ExportConfig).replace(usage, "STORE OUT [--a value]"))
     else:
-        text = "Label pairs in the browser: a file, the samples of a run, or a store"
+        text = "Label pairs in the browser: a file, the samples of a run, or a store; follow runs"
         shown = verb_help("label", text, LabelConfig).replace(usage, "FILE|RUN|STORE [--a value]")
         print(f"{shown}\n\nheed label export STORE OUT writes the answers (--help lists how).")
     return OK
 
 
 def _label(bare: list[str], config: LabelConfig) -> int:
-    if len(bare) != 1:
+    if len(bare) > 1 or (not bare and config.runs is None):
         raise ConfigError(
             "name one thing to label: heed label FILE.jsonl, heed label runs/generate, or heed "
             f"label labels.db; found {' '.join(bare) or 'nothing'}"
         )
-    from heed.web.serve import Listening, require_packages, serve
+    if config.runs is not None and not Path(config.runs).is_dir():
+        raise ConfigError(f"--runs {config.runs} is no folder; name a folder of runs, or a run")
+    from heed.web.serve import require_packages, serve
 
     require_packages()
     from heed.data.store import open_store
 
-    what, source = bare[0], None
-    if is_store(what):
+    what, source = bare[0] if bare else None, None
+    if what is None:
+        place = config.store or f"{stem_of(config.runs or '')}.labels.db"
+    elif is_store(what):
         place = what
     elif config.store is not None and not Path(what).exists():
         place, config = config.store, config.model_copy(update={"project": what})
     else:
         place, source = config.store or f"{stem_of(what)}.labels.db", what
-    listening = Listening(
-        config.host, config.port, config.names, _path(config.tls_cert), _path(config.tls_key),
-        config.allow_public,
-    )  # fmt: skip
+    listening = _listening(config)
     with open_store(place) as store:
-        names = prepare(store, source, config)
+        names = [] if what is None else prepare(store, source, config)
         for line in _about(store, names, place):
             print(line, flush=True)
 
         def on_ready(address: str) -> None:
-            if config.invite is not None:
+            if config.invite is not None and names:
                 secret = store.people.access.invite(names[0], config.invite, actor="system")
                 base = address.partition("/start#")[0]
                 print(f"invitation ({config.invite}, 7 days): {base}/invite#{secret}", flush=True)
@@ -154,12 +158,24 @@ def _label(bare: list[str], config: LabelConfig) -> int:
         with contextlib.suppress(KeyboardInterrupt):
             serve(
                 store, listening, told=lambda text: print(text, flush=True),
-                browser=config.browser, api_only=config.api_only, on_ready=on_ready,
+                browser=config.browser, api_only=config.api_only, runs=_path(config.runs),
+                on_ready=on_ready,
             )  # fmt: skip
+        if what is None:
+            names = [project.slug for project in store.projects.all()]
         for line in _about(store, names, place):
             print(line)
     print(f"export them with: heed label export {place} OUT")
     return OK
+
+
+def _listening(config: LabelConfig) -> Listening:
+    from heed.web.serve import Listening
+
+    return Listening(
+        config.host, config.port, config.names, _path(config.tls_cert), _path(config.tls_key),
+        config.allow_public,
+    )  # fmt: skip
 
 
 def prepare(store: Store, source: str | None, config: LabelConfig) -> list[str]:

@@ -101,6 +101,10 @@ class Samples:
     steps: Sequence[str]
     prompts: Sequence[Prompted]
     has_truth: bool = True
+    updates: Sequence[int] = ()
+    """The steps as numbers."""
+    folder: str = "."
+    """Where the run that kept them is, below the run of the page."""
     type: str = "samples"
 
 

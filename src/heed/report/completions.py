@@ -27,12 +27,12 @@ def completions_section(record: RunRecord) -> Section | None:
         section.lead = "The same prompts, answered again and again with the same random streams."
     for i, run in enumerate(sorted(runs, key=roles.is_overoptimisation)):
         name = roles.label(run)
-        table: Block = _samples(run, name)
+        table: Block = _samples(run, name, record)
         section.blocks.append(table if i == 0 else Fold(f"Completions of {name}", [table]))
     return section
 
 
-def _samples(run: RunRecord, name: str) -> Samples:
+def _samples(run: RunRecord, name: str, whole: RunRecord) -> Samples:
     by_prompt: dict[str, list[Row]] = {}
     for row in run.samples:
         by_prompt.setdefault(str(row.get("prompt_id") or row.get("prompt")), []).append(row)
@@ -51,7 +51,10 @@ def _samples(run: RunRecord, name: str) -> Samples:
         )
         for tags, rows_ in _chosen(by_prompt, has_truth)
     ]
-    return Samples(name, [numbers.figure(s) for s in kept], prompts, has_truth)
+    return Samples(
+        name, [numbers.figure(s) for s in kept], prompts, has_truth, [int(s) for s in kept],
+        str(run.folder.relative_to(whole.folder)),
+    )  # fmt: skip
 
 
 def _sample(row: Row, shown: set[float]) -> Sample:

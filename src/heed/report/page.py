@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -20,6 +22,29 @@ from heed.report.overview import header, overview
 from heed.report.provenance import data_section, reproduction_section, time_section
 from heed.report.scorer import reward_section
 from heed.runs.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a page has that is served while the run goes on.
+
+    Args:
+        run: the run's name in addresses.
+        version: changes when there is something new to see.
+        csrf: the page's token.
+        state: how far the run is, in words.
+        targets: projects that samples can be sent to.
+        may_make: whether a new project can be made for them.
+        runs: folder of each run on the page, below this one -> its name in addresses.
+    """
+
+    run: str
+    version: str
+    csrf: str
+    state: str
+    targets: Sequence[str]
+    may_make: bool
+    runs: Mapping[str, str]
 
 
 def write_report(run_folder: Path) -> Path:
@@ -46,8 +71,8 @@ def write_report(run_folder: Path) -> Path:
     return path
 
 
-def render(record: RunRecord) -> str:
-    """Render a run's record as HTML."""
+def render(record: RunRecord, live: Live | None = None) -> str:
+    """Render a run's record as HTML: one file, or a page that is served and loads its assets."""
     found, absent = sections(record)
     problems = [text for run in record.walk() for text in run.problems]
     page = _environment().get_template("page.html.jinja")
@@ -59,6 +84,7 @@ def render(record: RunRecord) -> str:
         problems=problems,
         style=_packaged("style.css"),
         script=_packaged("slider.js"),
+        live=live,
     )
 
 
@@ -102,5 +128,5 @@ def _environment() -> Environment:
 @cache
 def _packaged(name: str) -> Markup:
     """Return a style sheet or script of the package, which is trusted as it stands."""
-    text = resources.files("heed.report").joinpath("templates", name).read_text(encoding="utf-8")
+    text = resources.files("heed.report").joinpath("static", name).read_text(encoding="utf-8")
     return Markup(text)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
 import heed
-from heed.web import entry, pages, problems, service, work
+from heed.web import entry, follow, pages, problems, service, work
 from heed.web.shield import Shield
 from heed.web.site import Anyone, Site
 
@@ -39,18 +39,20 @@ def build_app(site: Site) -> FastAPI:
     app.state.site = site
     problems.install(app)
     app.include_router(_ABOUT)
-    for router in (entry.router, work.router, service.router):
+    for router in (entry.router, work.router, service.router, follow.router):
         app.include_router(router, prefix=PREFIX, responses=_refusals())
     if not site.api_only:
         app.include_router(pages.router)
+        report = StaticFiles(directory=static_folder("heed.report"))
+        app.mount("/static/report", report, name="report")
         app.mount("/static", StaticFiles(directory=static_folder()), name="static")
     app.add_middleware(Shield, hosts=site.hosts, secure=site.secure)
     return app
 
 
-def static_folder() -> Path:
-    """The folder of the page's style sheet, scripts and icon."""
-    return Path(str(resources.files("heed.web").joinpath("static")))
+def static_folder(package: str = "heed.web") -> Path:
+    """The folder of a package's style sheet, scripts and icon."""
+    return Path(str(resources.files(package).joinpath("static")))
 
 
 def _refusals() -> dict[int | str, dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -14,9 +15,13 @@ from heed.data.store import Refusal
 from heed.data.store.progress import progress_of
 from heed.data.store.scales import SCALES, Scale
 from heed.data.store.views import Project
+from heed.errors import StoreError
 from heed.web.problems import NotLoggedIn
 from heed.web.showing import as_markdown, shown_plain
 from heed.web.site import Anyone, Visitor, projects_of, site_of, visitor_of
+
+if TYPE_CHECKING:
+    from heed.web.follow import RunCard, Runs
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(Anyone())])
 _ORDINARY_KIND = "pair"
@@ -35,7 +40,8 @@ def home(request: Request) -> Response:
         measured = who.caller.may("people.read", found.id)
         card = {"slug": found.slug, "title": _title(found), "progress": progress}
         cards.append({**card, "measured": measured})
-    return _page("home.html.jinja", who, cards=cards, name=_name(request, who))
+    runs = site.runs is not None and who.caller.may_somewhere("runs.read")
+    return _page("home.html.jinja", who, cards=cards, runs=runs, name=_name(request, who))
 
 
 @router.get("/start")
@@ -96,8 +102,7 @@ def quality(project: str, request: Request) -> Response:
     site = site_of(request)
     found = next((p for p in site.store.projects.all() if p.slug == project), None)
     if found is None or not who.caller.may("people.read", found.id):
-        return _page("message.html.jinja", who, 404, title="No such page",
-                     text="There is no page of this name for you.")  # fmt: skip
+        return _no_page(who)
     if found.config.kind not in COMPARISONS:
         return _page("message.html.jinja", who, 404, title="No page for this kind of work",
                      text=f"The page measures comparisons; this project is of kind "
@@ -106,6 +111,74 @@ def quality(project: str, request: Request) -> Response:
         "quality.html.jinja", who, title=_title(found), name=_name(request, who),
         quality=quality_of(site.store, found.id), shown=shown_plain,
     )  # fmt: skip
+
+
+@router.get("/runs")
+def runs(request: Request) -> Response:
+    """The runs and how far they are, for those who may see them."""
+    found = _runs(request)
+    if isinstance(found, Response):
+        return found
+    who, shown = found
+    return _page(
+        "runs.html.jinja", who, cards=shown.cards(), name=_name(request, who), shown=shown_plain,
+        moment=_moment,
+    )  # fmt: skip
+
+
+@router.get("/runs/{run}")
+def run(run: str, request: Request) -> Response:
+    """A run's report as it stands now."""
+    from heed.report.folder import read_folder
+    from heed.report.page import Live, render
+    from heed.web.follow import targets_of, version_of
+
+    found = _runs(request)
+    if isinstance(found, Response):
+        return found
+    who, shown = found
+    try:
+        folder, version = shown.folder(run), version_of(shown.folder(run))
+        record = read_folder(folder)
+    except StoreError:
+        return _no_page(who)
+    cards = {card.name: card for card in shown.cards()}
+    card = cards[shown.name(folder)]
+    record.manifest["status"] = card.status
+    inside = {
+        str(shown.folder(one.id).relative_to(folder)): one.id
+        for one in cards.values()
+        if one.id == run or one.name.startswith(card.name + "/")
+    }
+    live = Live(
+        run, version, who.csrf or "", _state(card), targets_of(site_of(request).store, who),
+        who.caller.may("project.make"), inside,
+    )  # fmt: skip
+    return HTMLResponse(render(record, live))
+
+
+def _runs(request: Request) -> tuple[Visitor, Runs] | Response:
+    """Who asks and the runs, or the page for those who may not see them."""
+    who, found = _person(request), site_of(request).runs
+    if who is None:
+        return RedirectResponse("/login", 303)
+    if found is None or not who.caller.may_somewhere("runs.read"):
+        return _no_page(who)
+    return who, found
+
+
+def _no_page(who: Visitor) -> Response:
+    return _page("message.html.jinja", who, 404, title="No such page",
+                 text="There is no page of this name for you.")  # fmt: skip
+
+
+def _state(card: RunCard) -> str:
+    step = "" if card.step is None else f", update {card.step}"
+    return f"{card.status}{step}, last written {_moment(card.changed)}"
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def choices(scale: Scale) -> list[dict[str, Any]]:

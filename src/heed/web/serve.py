@@ -136,6 +136,7 @@ def serve(
     told: Callable[[str], None],
     browser: bool = True,
     api_only: bool = False,
+    runs: Path | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until interrupted.
@@ -143,6 +144,7 @@ def serve(
     Args:
         told: is given what to show on the terminal.
         browser: open the page.
+        runs: folder of runs that are shown as they go.
         on_ready: is given the address once the server answers.
 
     Raises:
@@ -154,22 +156,22 @@ def serve(
     import uvicorn
 
     from heed.web.app import build_app
+    from heed.web.follow import Runs
     from heed.web.site import Codes, Site
 
     taken = bind(listening)
-    port = taken.getsockname()[1]
     scheme = "https" if listening.secure else "http"
     host = f"[{listening.host}]" if ":" in listening.host else listening.host
-    base = f"{scheme}://{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"
+    shown = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host
+    base = f"{scheme}://{shown}:{taken.getsockname()[1]}"
 
     def address(code: str) -> str:
         return f"{base}/start#{code}"
 
     codes = Codes(lambda code: told(f"for another browser: {address(code)}"))
-    names = {*_LOOPBACK, host.lower(), *listening.names} - {"0.0.0.0", "[::]"}
-    site = Site(
-        store, make_owner(store), tuple(sorted(names)), listening.secure, api_only, codes
-    )  # fmt: skip
+    names = sorted({*_LOOPBACK, host.lower(), *listening.names} - {"0.0.0.0", "[::]"})
+    site = Site(store, make_owner(store), tuple(names), listening.secure, api_only, codes=codes)
+    site.runs = None if runs is None else Runs(runs)
     server = uvicorn.Server(_uvicorn_config(build_app(site), listening))
     stopped = threading.Event()
     threading.Thread(target=_expire, args=(store, stopped), daemon=True).start()

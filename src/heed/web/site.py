@@ -10,6 +10,7 @@ import hmac
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 from starlette.responses import Response
@@ -23,6 +24,9 @@ from heed.data.store.views import Project
 from heed.web.limits import Buckets
 from heed.web.problems import NotLoggedIn
 from heed.web.shield import SAFE
+
+if TYPE_CHECKING:
+    from heed.web.follow import Runs
 
 IDLE_SECONDS = 12 * 3600
 
@@ -64,6 +68,7 @@ class Site:
         hosts: names that it answers under.
         secure: whether visitors reach it by TLS.
         api_only: no pages.
+        runs: runs that are shown as they go; None for none.
     """
 
     store: Store
@@ -71,6 +76,7 @@ class Site:
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     secure: bool = False
     api_only: bool = False
+    runs: Runs | None = None
     codes: Codes = field(default_factory=Codes)
     guesses: Buckets = field(default_factory=lambda: Buckets(1 / 10, 10))
     """Tries at codes and invitations, by address."""
@@ -138,12 +144,13 @@ class Anyone:
 class Needs:
     """Declares what a route needs: a permission in its project, or just somebody logged in.
 
-    The project is the one in the path, or the one of the lease or judgment in the path.
+    The project is the one in the path, or the one of the lease or judgment in the path; with
+    `anywhere` a role in any project will do, for what belongs to none.
     """
 
-    def __init__(self, permission: str | None) -> None:
+    def __init__(self, permission: str | None, *, anywhere: bool = False) -> None:
         self.permission = permission or "logged in"
-        self._needed = permission
+        self._needed, self._anywhere = permission, anywhere
 
     def __call__(self, request: Request) -> Visitor:
         """Find the visitor, and let nobody else pass.
@@ -158,6 +165,10 @@ class Needs:
             if not hmac.compare_digest(sent.encode(), (visitor.csrf or "").encode()):
                 raise Refusal("denied", "the page's token is missing or old; reload the page")
         if self._needed is None:
+            return visitor
+        if self._anywhere:
+            if not visitor.caller.may_somewhere(self._needed):
+                raise Refusal("denied", f"your role does not allow this (it needs {self._needed})")
             return visitor
         project = _project_of(request, visitor)
         if not visitor.caller.may(self._needed, project):

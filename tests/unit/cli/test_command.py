@@ -183,7 +183,9 @@ def test_a_reader_that_goes_away_makes_no_noise() -> None:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_leave_an_interrupted_run(tmp_path: Path, number: int, status: int) -> None:
     code = f"""
-import pathlib, sys, time
+import pathlib, signal, sys, time
+# A shell that runs the tests in the background lets all that they start ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from heed.cli.command import Context, guarded
 from heed.runs.run import Run
 from heed.settings import RunSettings
@@ -200,7 +202,7 @@ sys.exit(guarded(work, context, False))
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.1)
     process.send_signal(number)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == status
     assert err == f"interrupted; go on with: heed resume {tmp_path / 'run'}\n"
     assert Run.open(tmp_path / "run").status == "interrupted"

@@ -12,7 +12,7 @@ ANNOTATOR = frozenset({"work", "history"})
 REVIEWER = ANNOTATOR | {"review", "adjudicate"}
 RESEARCHER = REVIEWER | {
     "project.read", "project.write", "items.write", "items.read", "gold.write", "changes.read",
-    "export", "people.read", "budget.write",
+    "export", "people.read", "budget.write", "runs.read",
 }  # fmt: skip
 ADMIN = RESEARCHER | {"project.make", "people.write", "tokens.write", "audit", "erase"}
 
@@ -56,6 +56,12 @@ class Caller:
         if self.is_admin:
             return permission in ADMIN
         return any(permission in PERMISSIONS[role] for name, role in self.roles if name == project)
+
+    def may_somewhere(self, permission: str) -> bool:
+        """Whether a role in any project allows it: for what belongs to no project."""
+        return self.may(permission) or (
+            not self.is_token and any(permission in PERMISSIONS[role] for _, role in self.roles)
+        )
 
 
 def known_scopes(scopes: Iterable[str]) -> bool:
