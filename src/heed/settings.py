@@ -192,3 +192,5 @@ class RunSettings(Settings):
     """Least time between two checkpoints; 0 writes one after every update."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """Newest checkpoints that stay on disk."""
+    report_to: tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...] = ()
+    """Trackers that get a copy of the metrics; stages report to those of their pipeline."""

@@ -11,6 +11,7 @@ import pytest
 from heed.cli.terminal import TerminalSink
 from heed.runs.run import Run
 from heed.runs.sinks import Sink, TensorBoardSink
+from heed.runs.trackers import Tracked, trackers
 from heed.settings import RunSettings
 
 
@@ -19,14 +20,30 @@ def _tensorboard(folder: Path) -> Sink:
     return TensorBoardSink(folder / "events")
 
 
+def _tracker(name: str, package: str) -> Callable[[Path], Sink]:
+    def make(folder: Path) -> Sink:
+        pytest.importorskip(package, reason=f"the extra `{name}` is not installed")
+        (folder / "tracked").mkdir()
+        about = Tracked(folder / "tracked", "a run", "sft", {"lr": 0.1}, "2026-01-01")
+        return trackers([name], about)[0]
+
+    return make
+
+
 SINKS: dict[str, Callable[[Path], Sink]] = {
     "terminal": lambda folder: TerminalSink(io.StringIO()),
     "tensorboard": _tensorboard,
+    "wandb": _tracker("wandb", "wandb"),
+    "trackio": _tracker("trackio", "trackio"),
+    "mlflow": _tracker("mlflow", "mlflow"),
 }
 
 
 @pytest.fixture(params=SINKS)
-def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Sink:
+def sink(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sink:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     return SINKS[request.param](tmp_path)
 
 

@@ -23,6 +23,9 @@ EXTRAS = {
     "peft": ("peft", "low-rank adapters"),
     "hub": ("datasets", "data sets by hub id"),
     "track": ("tensorboard", "metrics in TensorBoard"),
+    "wandb": ("wandb", "metrics in Weights & Biases"),
+    "trackio": ("trackio", "metrics in Trackio"),
+    "mlflow": ("mlflow-skinny", "metrics in MLflow"),
     "web": ("fastapi", "the labelling page"),
 }
 """Extra -> (package, what it is for)."""

@@ -48,7 +48,9 @@ from heed.runs.run import Run
 from heed.runs.sinks import Sink
 from heed.settings import RunSettings
 
-_NOT_IN_KEY = ("folder", "name", "resume", "overwrite", "checkpoint_seconds", "keep_checkpoints")
+_NOT_IN_KEY = (
+    "folder", "name", "resume", "overwrite", "checkpoint_seconds", "keep_checkpoints", "report_to",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def plan_stages(
         values = configured(pipeline, stage, folders)
         own = {"folder": str(folders[stage.name]), "name": stage.name, "seed": settings.seed}
         own |= {"checkpoint_seconds": settings.checkpoint_seconds}
+        own |= {"report_to": settings.report_to}
         run = {**own, **values.get("run", {}), "folder": own["folder"]}
         cls = verbs[stage.verb].config_class()
         try:

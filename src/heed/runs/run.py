@@ -31,6 +31,7 @@ from heed.runs.lock import is_locked
 from heed.runs.memory import PeakMemory
 from heed.runs.metrics import describe
 from heed.runs.sinks import Figure, Sink
+from heed.runs.trackers import Tracked, trackers
 from heed.settings import RunSettings, Settings
 
 _SAVE_SECONDS = 20.0
@@ -88,6 +89,7 @@ class Run:
 
         Raises:
             ConfigError: resume and overwrite together; a resumed run under another seed or kind.
+            MissingExtra: a tracker of `report_to` is not installed.
             StoreError: the folder has content and neither was asked for; it is not a run folder;
                 another process is writing to it.
         """
@@ -103,6 +105,8 @@ class Run:
             run._memory = PeakMemory()
             if previous is not None:
                 run._take_over(previous)
+            if settings.report_to:
+                run._sinks += tuple(trackers(settings.report_to, run._tracked(kind, kept)))
             for text in config.ignored() if isinstance(config, Settings) else ():
                 run.warn(0, "settings", text)
             run._save()
@@ -148,6 +152,11 @@ class Run:
         changed = about.differences(about.comparable(previous), about.comparable(now))
         if changed:
             self.warn(0, "resume", f"resumed with what is not as before: {'; '.join(changed)}")
+
+    def _tracked(self, kind: str, config: Mapping[str, Any]) -> Tracked:
+        stage = self.folder.parent.name == "stages"
+        name = f"{self.folder.parent.parent.name}/{self.name}" if stage else self.name
+        return Tracked(self.folder, name, kind, config, str(self._manifest.get("created")))
 
     # -- read ---------------------------------------------------------------------------------
 
