@@ -14,18 +14,22 @@ import httpx
 
 from heed.data.store import Store, open_store
 from heed.data.store.keyed import digest
-from heed.feedback.base import Item
-from heed.feedback.simulated import SimulatedLabeller
+from heed.feedback.simulated import Gold, SimulatedLabeller
 from heed.records import Completion, Pair, Prompt
 from heed.web.site import Site
 from heed.worlds.saved import load_world
-from heed.worlds.town import Town
 
 PLAIN: dict[str, Any] = {
     "kind": "pair", "gold_frac": 0.0, "repeat_frac": 0.0, "anchor_frac": 0.0,
     "first_gold_within": 0, "calibration_frac": 0.0, "settle_seconds": 0.0,
 }  # fmt: skip
 """A project without special items, whose labels settle at once."""
+
+
+def quality_in(world: Path) -> Gold:
+    """The true quality of a completion in a world."""
+    town = load_world(str(world))
+    return lambda item: town.quality(item.prompt, item.completion.text).total
 
 
 def make_project(where: Path, people: Sequence[str], **config: Any) -> list[str]:
@@ -40,14 +44,10 @@ def make_project(where: Path, people: Sequence[str], **config: Any) -> list[str]
 
 
 class Knower:
-    """Says which of two texts is better by a world's quality, with this skill."""
+    """Says which of two texts is better, by a gold standard and with this skill."""
 
-    def __init__(self, world: Path, name: str, skill: float = 1.0) -> None:
-        self._town: Town = load_world(str(world))
-        self._labeller = SimulatedLabeller(self._gold, name, skill=skill, temperature=0.0)
-
-    def _gold(self, item: Item) -> float:
-        return self._town.quality(item.prompt, item.completion.text).total
+    def __init__(self, gold: Gold, name: str, skill: float = 1.0) -> None:
+        self._labeller = SimulatedLabeller(gold, name, skill=skill, temperature=0.0)
 
     def answer(self, asked: str, texts: Sequence[str]) -> dict[str, Any]:
         """Answer a comparison, places as on the screen."""
