@@ -147,8 +147,8 @@ class TerminalSink:
     def _shown(self) -> Iterator[str]:
         for name, label in SHOWN.items():
             if name in self._figures:
-                value = figure(self._figures[name])
-                yield label.format(value) if "{}" in label else f"{label} {value}"
+                said = figure(self._figures[name])
+                yield label.format(said) if "{}" in label else f"{label} {said}"
         for name, value in self._figures.items():
             if name not in SHOWN:
                 yield f"{name.replace('_', ' ')} {figure(value)}"
