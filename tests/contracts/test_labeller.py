@@ -2,7 +2,10 @@
 
 import pytest
 from tests.contracts.feedback_samples import pair
+from tests.people import PLAIN
 
+from heed.data.store import open_store
+from heed.feedback.human import HumanLabeller, StoreDesk
 from heed.feedback.judges import JudgeLabeller
 from heed.feedback.rules import CallableScorer
 from heed.feedback.simulated import (
@@ -43,7 +46,28 @@ def first_of_two(prompts, completions):
     return [0] * len(completions)
 
 
+def people(folder):
+    """Two people have answered most pairs, one of them twice in different words."""
+    where = str(folder / "labels.db")
+    with open_store(where) as store:
+        store.projects.make("live", {**PLAIN, "need": 2})
+        names = [store.people.add(name).id for name in ("anna", "ben")]
+        for name in names:
+            store.people.join("live", name)
+        labeller = HumanLabeller(StoreDesk(where, "live"))
+        labeller.compare(PAIRS)
+        answers = [{"outcome": "prefer", "side": 1, "level": 2}, {"outcome": "tie"},
+                   {"outcome": "cannot_judge"}, {"outcome": "both_bad"}]  # fmt: skip
+        for count, name in zip((30, 20), names, strict=True):
+            for i in range(count):
+                lease = store.queue.claim("live", name).work[0].lease
+                done = store.answers.submit(lease, name, answers[i % 4], submission_id=lease)
+        store.answers.amend(done.judgment, name, {"outcome": "tie"}, submission_id="again")
+    return labeller
+
+
 LABELLERS = {
+    "people": people,
     "judge": lambda: JudgeLabeller(shorter),
     "judge of TRL": lambda: JudgeLabeller(first_of_two, ranks=True),
     "simulated": simulated,
@@ -60,8 +84,9 @@ LABELLERS = {
 
 
 @pytest.fixture(params=LABELLERS)
-def labeller(request):
-    return LABELLERS[request.param]()
+def labeller(request, tmp_path):
+    make = LABELLERS[request.param]
+    return make(tmp_path) if make is people else make()
 
 
 def test_every_pair_comes_back_or_is_pending(labeller):

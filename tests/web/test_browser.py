@@ -13,6 +13,7 @@ from tests.web.chromium import Browser, Served, press, why_not
 
 from heed.data.store import open_store
 from heed.data.store.views import Judgment
+from heed.records import Prompt
 
 _MISSING = why_not()
 pytestmark = [
@@ -113,6 +114,20 @@ def test_every_answer_has_a_key_and_names_what_was_on_the_screen(
     assert flag["code"] == "factual_error"
     errors = [e for e in page.driver.get_log("browser") if e["level"] == "SEVERE"]
     assert errors == []
+
+
+def test_what_a_trainer_asks_later_comes_without_a_reload(page: Browser, served: Served) -> None:
+    for left in reversed(range(NUM_ITEMS)):
+        press(page, "4")
+        if left:
+            page.next_item()
+    page.wait(lambda: page.text("#rest-title") == "All done")
+    with open_store(served.folder / "asked.labels.db") as store:
+        more = {"prompt": Prompt.make("One more?").model_dump(mode="json"),
+                "candidates": [{"text": "good more"}, {"text": "poor more"}]}  # fmt: skip
+        store.items.add("asked", [{"payload": more}], actor="trainer")
+    page.wait(lambda: page.shown("#work"))
+    assert all("more" in text for text in seen(page))
 
 
 def test_undo_brings_the_item_back_and_the_second_thought_counts(

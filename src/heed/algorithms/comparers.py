@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 from torch import nn
 
+from heed.algorithms.live_labels import LiveLabels, read_script
 from heed.algorithms.online_preference_config import OnlinePreferenceConfig
 from heed.algorithms.parts import Parts, make_parts
 from heed.data.datasets import load_demonstrations
@@ -17,11 +19,15 @@ from heed.engines.local import LocalEngine
 from heed.engines.mixture import MixtureEngine
 from heed.engines.opposed import OpposedEngine
 from heed.engines.scripted import ScriptedEngine
-from heed.errors import DataError
+from heed.errors import ConfigError, DataError
 from heed.feedback.base import Scorer
 from heed.feedback.demonstrated import DemonstratedScorer
+from heed.feedback.ensemble import Ensemble
+from heed.feedback.human import HumanLabeller
+from heed.feedback.human_http import TOKEN_VARIABLE, open_desk
 from heed.feedback.judges import load_judge
 from heed.feedback.resolve import load_scorers
+from heed.feedback.unscored import Unscored
 from heed.feedback.versus import (
     Opinion,
     TournamentScorer,
@@ -51,6 +57,8 @@ def make_comparison_parts(
         scorer = load_scorers(words, weights, device=config.learner.device)
     elif replies:
         scorer = DemonstratedScorer(replies)
+    if config.labeller is not None:
+        return _with_people(config, run, causal, renderer, scorer)
     opinion: Opinion | None = None
     if config.judge is not None:
         opinion = by_labeller(load_judge(config.judge, config.run.seed))
@@ -76,6 +84,41 @@ def make_comparison_parts(
         assert isinstance(parts.reference, LocalLearner)
         parts = replace(parts, reference=MovingReference(parts.reference))
     return parts
+
+
+def _with_people(
+    config: OnlinePreferenceConfig,
+    run: Run,
+    causal: nn.Module,
+    renderer: Renderer,
+    scorer: Scorer | None,
+) -> Parts:
+    """People compare; a scorer, where there is one, is measured, selects and helps to begin."""
+    if config.selection != "uniform" and not isinstance(scorer, Ensemble):
+        raise ConfigError(
+            f"selection {config.selection!r} looks where the members of an ensemble differ, and "
+            "reward_funcs is none; name one such as 'mean(runs/a,runs/b)'"
+        )
+    live = live_labels(config, run)
+    parts = make_parts(config, run, causal, renderer, scorer or Unscored())
+    if config.row.rival == "reference":
+        parts = _opposed(parts, sampler(config, parts, causal, renderer, 1.0))
+    if config.sync_ref_model:
+        assert isinstance(parts.reference, LocalLearner)
+        parts = replace(parts, reference=MovingReference(parts.reference))
+    return replace(parts, live=live)
+
+
+def live_labels(config: OnlinePreferenceConfig, run: Run) -> LiveLabels:
+    """Open what people say while the run goes on, or what they said in an earlier run."""
+    if config.replay is not None:
+        return LiveLabels(config, run, None, read_script(config.replay))
+    assert config.store is not None
+    assert config.project is not None
+    new = {"calibration_frac": 0.0, "max_policy_lag": config.max_label_lag}
+    token = os.environ.get(TOKEN_VARIABLE)
+    desk = open_desk(config.store, config.project, config=new, token=token)
+    return LiveLabels(config, run, HumanLabeller(desk))
 
 
 def _opposed(parts: Parts, rival: Engine) -> Parts:

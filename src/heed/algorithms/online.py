@@ -74,6 +74,8 @@ def optimise(config: OnlineSettings, run: Run, parts: Parts, step: Step | None =
     start, state = checkpoints.resume()
     if state:
         steering.load_state(state["controller"])
+    if parts.live is not None:
+        parts.live.resume(start, state.get("live", {}))
     order = Order(len(parts.prompts), config.num_prompts, config.run.seed, "prompts")
     cursor = int(state.get("cursor", start)) if state else 0
     run.stage(config.stage_title, config.num_updates)
@@ -88,6 +90,8 @@ def optimise(config: OnlineSettings, run: Run, parts: Parts, step: Step | None =
         metrics["epoch"] = order.epoch(cursor)
         run.log(update, metrics, total=config.num_updates)
         state = {"controller": steering.state(), "cursor": cursor}
+        if parts.live is not None:
+            state["live"] = parts.live.state()
         written = checkpoints.maybe_write(update, state, last=update == config.num_updates)
         if written and not config.keep_rollouts:
             rollouts.drop_rollouts(run, before=update + 1)

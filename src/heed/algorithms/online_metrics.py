@@ -17,6 +17,12 @@ from heed.losses.policy import approx_kl, explained_variance
 
 Metrics = dict[str, float | int | None]
 
+OF_SCORES = (
+    "objective/scores", "objective/scores_std", "objective/rlhf_reward",
+    "objective/non_score_reward",
+)  # fmt: skip
+"""Figures that there are only where somebody gives scores."""
+
 MOST_BEHAVIOUR_GAP = 0.05
 """Nats per token by which sampler and learner may differ: some times what bf16 leaves."""
 

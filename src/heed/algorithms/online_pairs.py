@@ -80,7 +80,7 @@ def labelled_pairs(
             if p is None:
                 ties += 1
                 continue
-            rows.append(_rows(parts, met, p))
+            rows.append(lay_pair_out(parts, met, p))
             rival.append(p < 0.5)
     return Labelled(rows, rival, ties, equal, missing)
 
@@ -131,7 +131,7 @@ def label(p: float, how: Labels, seed: int, *ids: str) -> float | None:
     return p
 
 
-def _rows(parts: Parts, met: Met, p: float) -> PairRows:
+def lay_pair_out(parts: Parts, met: Met, p: float) -> PairRows:
     """Lay a pair out, the likelier side as chosen."""
     sides = (met.own, met.other) if p >= 0.5 else (met.other, met.own)
     role = "text" if met.prompt.messages[-1].role == "text" else "assistant"

@@ -27,7 +27,9 @@ from heed.algorithms import online
 from heed.algorithms.advantages import shaped_scores
 from heed.algorithms.comparers import make_comparison_parts
 from heed.algorithms.gather import collected
-from heed.algorithms.online_metrics import Metrics, SequenceKl, rollout_metrics
+from heed.algorithms.live_labels import LiveLabels
+from heed.algorithms.live_pairs import live_pairs
+from heed.algorithms.online_metrics import OF_SCORES, Metrics, SequenceKl, rollout_metrics
 from heed.algorithms.online_pairs import Labelled, labelled_pairs, own_groups
 from heed.algorithms.online_preference_config import OnlinePreferenceConfig
 from heed.algorithms.online_run import run_online
@@ -35,15 +37,17 @@ from heed.algorithms.online_settings import OnlineSettings
 from heed.algorithms.parts import Parts
 from heed.algorithms.preference_loss import lay_out, preference_loss, with_whole_batch
 from heed.algorithms.references import Live
-from heed.algorithms.rollouts import experience
+from heed.algorithms.rollouts import Experience, experience
 from heed.algorithms.updates import Steering, minibatches
 from heed.data.batch import PairBatch
 from heed.data.order import Order
 from heed.data.render import Renderer
+from heed.feedback.unscored import Unscored
 from heed.learners.base import LossTerms, Outputs, PairLoss
 from heed.learners.local import LocalLearner
 from heed.learners.reference import MovingReference
 from heed.losses.preference import exploration_bonus
+from heed.records import RolloutGroup
 from heed.runs.run import Run
 from heed.runs.sinks import Sink
 
@@ -77,10 +81,14 @@ def update_pairs(
     prompts = [parts.prompts[i] for i in order.batch(cursor)]
     groups = collected(config, run, parts, prompts, update)
     allowed = config.max_failed_frac
-    seen = experience(groups, parts.renderer, 1.0, allowed, parts.ending, sampled=False)
+    scored = not isinstance(parts.scorer, Unscored)
+    seen = experience(
+        groups, parts.renderer, 1.0, allowed, parts.ending, sampled=False, scored=scored
+    )
     temperature = config.sampling.temperature
-    own = experience(own_groups(config, groups), parts.renderer, temperature, 1.0, parts.ending)
-    found = labelled_pairs(config, parts, groups, seen)
+    mine = own_groups(config, groups)
+    own = experience(mine, parts.renderer, temperature, 1.0, parts.ending, scored=scored)
+    found, heard = labelled(config, run, parts, groups, seen, update)
     sampled = time.monotonic()
     reference = parts.reference.forward(own.batch).logprobs
     assert reference is not None
@@ -88,6 +96,9 @@ def update_pairs(
     scores = shaped_scores(config, own)
     rewards = credit.place_score(scores, batch.learn)
     metrics = rollout_metrics(own, scores, rewards, batch, SequenceKl.of(batch))
+    if not scored:
+        metrics = {name: value for name, value in metrics.items() if name not in OF_SCORES}
+    metrics |= heard
     credited = time.monotonic()
     rate = parts.policy.learning_rate
     metrics |= learn_pairs(config, run, parts, found, update)
@@ -103,6 +114,20 @@ def update_pairs(
     return metrics, cursor + 1
 
 
+def labelled(
+    config: OnlinePreferenceConfig,
+    run: Run,
+    parts: Parts,
+    groups: Sequence[RolloutGroup],
+    seen: Experience,
+    update: int,
+) -> tuple[Labelled, Metrics]:
+    """The pairs that an update learns from: its own, or those that people have answered by now."""
+    if isinstance(parts.live, LiveLabels):
+        return live_pairs(config, run, parts, parts.live, groups, seen, update)
+    return labelled_pairs(config, parts, groups, seen), {}
+
+
 def _follow(config: OnlinePreferenceConfig, parts: Parts) -> None:
     if isinstance(parts.reference, MovingReference):
         assert isinstance(parts.policy, LocalLearner)
@@ -114,9 +139,11 @@ def learn_pairs(
 ) -> Metrics:
     """Take the update's optimiser steps; returns means over minibatches.
 
-    An update without a pair takes none, and says so.
+    An update without a pair takes none, and says so; where people label, that is no news.
     """
     if not found.rows:
+        if parts.live is not None:
+            return {}
         why = f"{found.num_ties} ties, {found.num_equal} equal, {found.num_missing} with a failure"
         run.warn(update, "pairs/num", f"no pair is left to learn from ({why})")
         return {}

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from heed.algorithms import comparison_presets as presets
 from heed.algorithms.comparison_presets import Comparison, Labels, Pairing
+from heed.algorithms.live_settings import LiveSettings
 from heed.algorithms.method import Method
 from heed.algorithms.online_settings import OnlineSettings
 from heed.algorithms.preference_settings import LOSS_SETTINGS, PairLossSettings
@@ -30,7 +31,7 @@ _PAIRS_ONLY = (
 """Options that a method without a loss of pairs does not read."""
 
 
-class OnlinePreferenceConfig(PairLossSettings, OnlineSettings):
+class OnlinePreferenceConfig(PairLossSettings, LiveSettings, OnlineSettings):
     """Sample from the policy, compare, and learn: online DPO, XPO, SPIN, Nash-MD."""
 
     preset: str = "online_dpo"
@@ -93,7 +94,25 @@ class OnlinePreferenceConfig(PairLossSettings, OnlineSettings):
                 raise ValueError(f"{name} has no place beside comparisons; use ppo or online")
         return self
 
+    def _check_labeller(self) -> None:
+        self.check_live(has_scorer=bool(self.reward_funcs))
+        if self.row.gradient or self.row.rival == "demonstration":
+            raise ValueError(
+                f"{self.preset} asks nobody which of two is better; leave labeller out"
+            )
+        if self.judge is not None:
+            raise ValueError("labeller and judge both compare; set one of them")
+        if self.pairing == "best_worst":
+            raise ValueError("best_worst goes by scores, and people give none; set halves")
+        if not self.reward_funcs:
+            for name in ("missing_eos_score", "missing_eos_penalty"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} changes a score, and people give none; leave it out")
+
     def _check_comparer(self) -> None:
+        if self.labeller is not None:
+            self._check_labeller()
+            return
         demonstrations = self.row.rival == "demonstration"
         if demonstrations and self.judge is not None:
             raise ValueError(
@@ -102,7 +121,7 @@ class OnlinePreferenceConfig(PairLossSettings, OnlineSettings):
         if not demonstrations and bool(self.reward_funcs) == (self.judge is not None):
             raise ValueError(
                 f"found {'both' if self.judge else 'neither'} of reward_funcs and judge, expected "
-                "one of them: who says which of two completions is better"
+                "one of them, or labeller: who says which of two completions is better"
             )
         if self.judge is not None:
             for name in ("missing_eos_score", "missing_eos_penalty"):
@@ -148,11 +167,15 @@ class OnlinePreferenceConfig(PairLossSettings, OnlineSettings):
         return (
             *super().without_effect(),
             *(() if gradient else (self.unread(),)),
+            *self.live_without_effect(),
             NoEffect(gradient, _PAIRS_ONLY, f"{self.preset} has no loss of pairs"),
             NoEffect(not gradient, ("gamma",), "a pair has no reward per token"),
             NoEffect(self.row.rival != "mixture", ("mixture_coef",), "only nash_md mixes"),
             NoEffect(
-                self.labels == "hard" or self.judge is not None or demonstrations,
+                self.labels == "hard"
+                or self.judge is not None
+                or demonstrations
+                or (self.labeller is not None and not self.bootstrap_frac),
                 ("label_temperature",),
                 "it makes probabilities of scores, and none are made here",
             ),

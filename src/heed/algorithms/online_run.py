@@ -51,7 +51,11 @@ def run_online(
         if config.model.lora:
             causal = add_lora(loaded, config.model.lora, seed=config.run.seed)
         parts = make(config, run, causal, renderer)
-        online.optimise(config, run, parts, step)
+        try:
+            online.optimise(config, run, parts, step)
+        finally:
+            if parts.live is not None:
+                parts.live.close()
         parts.policy.widen()
         merge_and_save(run.path("model"), causal, tokenizer)
         run.finish({"model": run.path("model")}, facts={"title": config.stage_title})

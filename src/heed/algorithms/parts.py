@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,22 @@ from heed.runs.run import Run
 from heed.settings import DataSettings
 
 
+class Live(Protocol):
+    """Labels that come while the loop goes on; its checkpoints keep where they were."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        ...
+
+    def resume(self, update: int, state: Mapping[str, Any]) -> None:
+        """Go on after an update, from what its checkpoint keeps."""
+        ...
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        ...
+
+
 @dataclass(frozen=True)
 class Parts:
     """What the loop is made of. `value` is None where no model of its own gives values."""
@@ -54,6 +71,8 @@ class Parts:
     ending: rollouts.Ending = rollouts.AS_SAMPLED
     exact_kl: Callable[[TokenBatch], Tensor] | None = None
     """Sequence KL over the whole vocabulary [B], where it is affordable."""
+    live: Live | None = None
+    """Labels of people, where they come while the loop goes on."""
 
     @property
     def value_learner(self) -> Learner:

@@ -200,17 +200,19 @@ def experience(
     ending: Ending = AS_SAMPLED,
     *,
     sampled: bool = True,
+    scored: bool = True,
 ) -> Experience:
     """Lay scored completions out as a batch; failed ones are left out and counted.
 
     Args:
         sampled: whether the engine's log-probabilities are needed; without them the batch has no
             stream `behaviour_logprobs`, and a completion may be somebody's demonstration.
+        scored: whether a completion needs a score; without, scores that are not known are NaN.
 
     Raises:
         FeedbackError: more than `max_failed_frac` of the completions failed.
     """
-    found, failed = usable(groups, max_failed_frac)
+    found, failed = usable(groups, max_failed_frac, scored=scored)
     whole = [(prompt, rollout) for _, prompt, rollout in found]
     batch = collate(
         [renderer.completion_row(p, r.completion) for p, r in whole],
@@ -229,7 +231,9 @@ def experience(
     return Experience(
         completions=tuple(r.completion for _, r in whole),
         batch=batch,
-        scores=torch.tensor([float(r.score.value or 0.0) for _, r in whole]),
+        scores=torch.tensor(
+            [float("nan") if r.score.value is None else r.score.value for _, r in whole]
+        ),
         ended=torch.tensor([ending.cut(r.completion, renderer) is not None for _, r in whole]),
         parts=parts,
         group=torch.tensor([place for place, *_ in found]),
@@ -238,7 +242,7 @@ def experience(
 
 
 def usable(
-    groups: Sequence[RolloutGroup], max_failed_frac: float
+    groups: Sequence[RolloutGroup], max_failed_frac: float, *, scored: bool = True
 ) -> tuple[list[tuple[int, Prompt, Rollout]], int]:
     """Return the completions that have a score, with their group's place, and how many have none.
 
@@ -246,16 +250,23 @@ def usable(
         FeedbackError: more than `max_failed_frac` of the completions failed.
     """
     rollouts = [(place, g.prompt, r) for place, g in enumerate(groups) for r in g.rollouts]
-    found = [row for row in rollouts if row[2].score.value is not None and row[2].completion.tokens]
+    found = [row for row in rollouts if _is_usable(row[2], scored)]
     failed = len(rollouts) - len(found)
     if failed > max_failed_frac * len(rollouts) or not found:
-        reasons = [_reason(r.score, r.completion) for *_, r in rollouts if r.score.value is None]
+        bad = [r for *_, r in rollouts if not _is_usable(r, scored)]
+        reasons = [_reason(r.score, r.completion) for r in bad if r.score.value is None]
         raise FeedbackError(
             f"{failed} of {len(rollouts)} completions have no score, more than the allowed share "
             f"{max_failed_frac:g}. First reason: {reasons[0] if reasons else 'empty completion'}. "
             "Mend the scorer, or raise max_failed_frac."
         )
     return found, failed
+
+
+def _is_usable(rollout: Rollout, scored: bool) -> bool:
+    if not rollout.completion.tokens:
+        return False
+    return rollout.score.value is not None if scored else rollout.completion.finish != "error"
 
 
 def _sampled_logprobs(completion: Completion) -> list[float]:

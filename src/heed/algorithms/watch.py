@@ -14,6 +14,7 @@ from heed.algorithms.rollouts import AS_SAMPLED, Ending, experience, score_group
 from heed.data.render import Renderer
 from heed.engines.base import Engine
 from heed.feedback.base import Scorer
+from heed.feedback.unscored import Unscored
 from heed.learners.base import Evaluator
 from heed.records import Prompt, RolloutGroup, Sampling
 from heed.runs.run import Run
@@ -48,9 +49,9 @@ class Watch:
         """Answer the prompts, score the answers, write samples; returns `eval/...` metrics."""
         completions = self.engine.generate(self.prompts, self.sampling)
         groups = score_groups(self.proxy, self.prompts, completions, self.renderer, self.ending)
-        seen = experience(
-            groups, self.renderer, self.sampling.temperature, self.max_failed_frac, self.ending
-        )
+        scored = not isinstance(self.proxy, Unscored)
+        allowed, temperature = self.max_failed_frac, self.sampling.temperature
+        seen = experience(groups, self.renderer, temperature, allowed, self.ending, scored=scored)
         reference = self.reference.forward(seen.batch).logprobs
         assert reference is not None
         per_token = kl.k1(seen.batch.stream("behaviour_logprobs"), reference) * seen.batch.learn
@@ -58,7 +59,7 @@ class Watch:
         self._write_samples(update, groups, truth)
         known = [value for value in truth if value is not None]
         return {
-            "eval/proxy": float(seen.scores.mean()),
+            "eval/proxy": float(seen.scores.mean()) if scored else None,
             "eval/true": sum(known) / len(known) if known else None,
             "eval/kl": float(per_token.sum(1).mean()),
             "eval/length": sum(c.num_tokens for c in seen.completions) / len(seen.completions),

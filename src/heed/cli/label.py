@@ -59,6 +59,8 @@ class LabelConfig(Settings):
     """Listen beyond this machine without accounts or TLS."""
     invite: Literal["annotator", "reviewer", "researcher"] | None = None
     """Print an invitation to the project for this role."""
+    trainer_token: bool = False
+    """Print a token with which a trainer on another machine adds pairs and reads labels."""
     browser: bool = True
     """Open the browser."""
     api_only: bool = False
@@ -150,6 +152,8 @@ def _label(bare: list[str], config: LabelConfig) -> int:
             print(line, flush=True)
 
         def on_ready(address: str) -> None:
+            if config.trainer_token and names:
+                print(f"token (HEED_TOKEN): {_trainer_token(store, names[0])}", flush=True)
             if config.invite is not None and names:
                 secret = store.people.access.invite(names[0], config.invite, actor="system")
                 base = address.partition("/start#")[0]
@@ -176,6 +180,13 @@ def _listening(config: LabelConfig) -> Listening:
         config.host, config.port, config.names, _path(config.tls_cert), _path(config.tls_key),
         config.allow_public,
     )  # fmt: skip
+
+
+def _trainer_token(store: Store, project: str) -> str:
+    from heed.data.store.roles import TRAINER_SCOPES
+
+    access = store.people.access
+    return access.make_token("trainer", TRAINER_SCOPES, project=project, actor="system")[1]
 
 
 def prepare(store: Store, source: str | None, config: LabelConfig) -> list[str]:

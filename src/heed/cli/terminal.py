@@ -33,10 +33,12 @@ SHOWN = {
     "accuracy": "accuracy",
     "eval/accuracy": "held-out accuracy",
     "completions/mean_length": "length",
+    "labels/total": "people's labels",
+    "labels/waiting": "waiting for {} labels",
     "samples_per_second": "samples/s",
     "tokens_per_second": "tokens/s",
 }
-"""Metrics that are shown, in this order, under these names."""
+"""Metrics that are shown, in this order, under these names; in place of {} stands the figure."""
 
 _PLAIN_SECONDS = 10.0
 _SAME_WARNINGS = 3
@@ -145,7 +147,8 @@ class TerminalSink:
     def _shown(self) -> Iterator[str]:
         for name, label in SHOWN.items():
             if name in self._figures:
-                yield f"{label} {figure(self._figures[name])}"
+                said = figure(self._figures[name])
+                yield label.format(said) if "{}" in label else f"{label} {said}"
         for name, value in self._figures.items():
             if name not in SHOWN:
                 yield f"{name.replace('_', ' ')} {figure(value)}"

@@ -106,6 +106,17 @@ METRICS: dict[str, Metric] = {
     "pairs/label": Metric("probability", "Mean label: that the chosen side is better."),
     "pairs/rival_chosen_frac": Metric("fraction", "Pairs whose second side is chosen."),
     "logps/rival": Metric("nats", "Mean log-probability of the rival's completions."),
+    # Policy optimisation: labels of people that come while the run goes on
+    "labels/asked": Metric("pairs", "Pairs of the update that people were asked about."),
+    "labels/received": Metric("labels", "People's labels that came back and are taught now."),
+    "labels/waiting": Metric("pairs", "Pairs, young enough to be taught, without a label yet."),
+    "labels/simulated": Metric("pairs", "Pairs that reward_funcs labelled in people's place."),
+    "labels/unjudged": Metric("pairs", "Pairs that came back and that nobody could judge."),
+    "labels/unused": Metric("labels", "Labels of pairs too old, or that are not this run's."),
+    "labels/changed": Metric("labels", "Labels corrected or taken back after they came."),
+    "labels/total": Metric("labels", "People's labels so far; a corrected one counts once."),
+    "labels/lag": Metric("updates", "Mean age of the pairs whose labels came back."),
+    "labels/position": Metric("1", "Position of the label store's log that the run has read to."),
     # Policy optimisation: groups, refills, and weights between learner and sampler
     "frac_reward_zero_std": Metric("fraction", "Groups whose scores are all equal.", "down"),
     "selected_frac": Metric("fraction", "Completions that a selection chose to learn."),
@@ -145,6 +156,7 @@ METRICS: dict[str, Metric] = {
     "quality/proxy": Metric("score", "Mean score of the same completions by the proxy.", "up"),
     # Where the time goes
     "time/rollout_seconds": Metric("s", "Sampling and scoring of the update.", "down"),
+    "time/label_wait_seconds": Metric("s", "Waiting for people's labels.", "down"),
     "time/credit_seconds": Metric("s", "Reference, values and credit of the update.", "down"),
     "time/train_seconds": Metric("s", "Training steps of the update.", "down"),
 }  # fmt: skip

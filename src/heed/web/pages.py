@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(Anyone())])
 _ORDINARY_KIND = "pair"
+_SILENT_MINUTES = 5
+"""A trainer that says nothing for so long may be gone, so the page says since when."""
 
 
 @router.get("/")
@@ -39,7 +41,8 @@ def home(request: Request) -> Response:
         progress = progress_of(site.store, found.id, who.id)
         measured = who.caller.may("people.read", found.id)
         card = {"slug": found.slug, "title": _title(found), "progress": progress}
-        cards.append({**card, "measured": measured})
+        waiting = _waiting(found, site.store.database.clock()) if measured else ""
+        cards.append({**card, "measured": measured, "waiting": waiting})
     runs = site.runs is not None and who.caller.may_somewhere("runs.read")
     return _page("home.html.jinja", who, cards=cards, runs=runs, name=_name(request, who))
 
@@ -179,6 +182,17 @@ def _state(card: RunCard) -> str:
 
 def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _waiting(project: Project, now: int) -> str:
+    """Say how many labels a trainer waits for, as it said itself, and when; empty for none."""
+    budget = project.budget
+    if not budget or not budget["wanted"]:
+        return ""
+    num, step = budget["wanted"], budget["by_step"]
+    said = f"trainer waiting for {num} label{'s' * (num != 1)} at update {step}"
+    minutes = max(0, now - budget["at"]) // 60_000
+    return said if minutes < _SILENT_MINUTES else f"{said}, {minutes} minutes ago"
 
 
 def choices(scale: Scale) -> list[dict[str, Any]]:

@@ -77,6 +77,16 @@ def test_the_newest_known_figure_stays_and_own_figures_are_named() -> None:
     ]
 
 
+def test_how_many_labels_are_waited_for_reads_as_a_sentence() -> None:
+    out = io.StringIO()
+    sink = TerminalSink(out, moving=False, every_seconds=0.0)
+    sink.stage("live", "online DPO", 4)
+    sink.metrics(1, {"labels/waiting": 34, "labels/total": 12, "labels/asked": 8})
+    sink.progress(1, 4, {})
+    line = out.getvalue().splitlines()[1]
+    assert line.endswith("  people's labels 12  waiting for 34 labels")
+
+
 def test_a_bar_moves_and_warnings_stand_above_it() -> None:
     out = io.StringIO()
     with TerminalSink(out, moving=True) as sink:

@@ -26,6 +26,8 @@ TOKEN_SCOPES: frozenset[str] = frozenset(
     {"items.write", "items.read", "changes.read", "budget.write", "project.read", "export"}
 )
 """What a machine may be allowed: a trainer, a critic, an importer. Never to answer as a person."""
+TRAINER_SCOPES = ("items.write", "changes.read", "budget.write", "project.read")
+"""What a trainer needs: to add pairs, to read labels, and to say how many it waits for."""
 
 
 @dataclass(frozen=True)

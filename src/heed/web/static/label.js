@@ -9,6 +9,7 @@ const BEAT_MS = 30000;
 const ACTIVE_MS = 30000;
 const IDLE_MS = 300000;
 const RETRY_MS = 1500;
+const LOOK_MS = 5000;
 
 const setup = JSON.parse(document.getElementById("setup").textContent);
 const at = (id) => document.getElementById(id);
@@ -137,6 +138,7 @@ function advance() {
 function show(work) {
   at("work").hidden = at("dock").hidden = false;
   at("rest").hidden = true;
+  delete at("rest").dataset.said;
   state.draft = loadDraft(work);
   state.active = work.active ?? 0;
   state.revisions = work.revisions ?? 0;
@@ -181,6 +183,8 @@ function turnOf(turn, view, number, count) {
   return box;
 }
 
+let lookTimer;
+
 function rest() {
   at("work").hidden = at("dock").hidden = true;
   at("rest").hidden = false;
@@ -205,7 +209,12 @@ function rest() {
   at("rest-text").textContent = text;
   const end = at("rest-export");
   if (end) end.hidden = state.nothing?.reason !== "all_done";
-  say(`${title}. ${text}`);
+  // What is said already is not said at every look.
+  if (at("rest").dataset.said !== title + text) say(`${title}. ${text}`);
+  at("rest").dataset.said = title + text;
+  // A trainer may ask for more at any time. Away has its own turn.
+  clearTimeout(lookTimer);
+  if (reason !== "away") lookTimer = setTimeout(fill, LOOK_MS);
 }
 
 function showProgress() {
