@@ -20,7 +20,10 @@ from heed.web.showing import as_markdown, shown_plain
 from heed.web.site import Anyone, Visitor, projects_of, site_of, visitor_of
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(Anyone())])
-SCRIPTS = {"pair": "pair"}
+SCRIPTS = {
+    "pair": "pair", "ranking": "ranking", "rating": "rating", "demonstration": "writing",
+    "edit": "writing", "spans": "spans",
+}  # fmt: skip
 """Kinds of work that have a page -> the module of its script."""
 COMPARISONS = ("pair", "clips")
 """Kinds of work whose quality is measured."""

@@ -22,6 +22,7 @@ export function makePanes(count, dress) {
   });
   box.prepend(...panes);
   box.classList.toggle("many", count > 2);
+  box.classList.toggle("n4", count === 4);
 }
 
 /** Show the texts of an item. They are sanitised by the server, and the page's policy runs no script but its own. */
