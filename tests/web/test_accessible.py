@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.web.axe import broken_rules, why_no_axe
 from tests.web.chromium import Browser, Served, press, why_not
+from tests.web.kinds import NAMES, rows_of, serve
 
 _MISSING = why_not() or why_no_axe()
 pytestmark = [
@@ -69,6 +70,44 @@ def test_axe_finds_nothing_serious(served: Served, browser: Browser) -> None:
     press(browser, "Escape", "z")
     browser.driver.get(served.base)
     assert both(browser) == []
+
+
+KEYS = {
+    "rating": (["3"], ["n"], ["Escape", "f", "1", "f"]),
+    "ranking": (["2", "0"], ["1", "="], ["f", "2"]),
+    "demonstration": (["w", "My words", "Escape"], ["r", "1"]),
+    "edit": (["w", " More", "Escape"], ["f", "1"]),
+    "spans": (["Down", "1", "Right", "2"], ["c", "odd", "Escape"], ["]"]),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_axe_finds_nothing_serious_in_any_kind_of_work(
+    browser: Browser, tmp_path: Path, kind: str
+) -> None:
+    more = ("--attributes", "help:0:4,share:0:100,style") if kind == "rating" else ()
+    with serve(tmp_path, kind, rows_of(kind, 2, LONG), *more) as served:
+        browser.open(served)
+        assert both(browser) == []
+        for keys in KEYS[kind]:
+            press(browser, *keys)
+            assert both(browser) == [], keys
+            assert outside(browser) == [], keys
+        press(browser, "Escape", "?")
+        assert browser.shown("#help")
+        assert both(browser) == []
+        assert outside(browser) == []
+
+
+def outside(browser: Browser) -> list[str]:
+    """Buttons and fields that reach over the edge of the screen."""
+    found: list[str] = browser.js(
+        "return [...document.querySelectorAll('button, textarea, input')]"
+        ".filter(b => b.checkVisibility()).filter(b => { const r = b.getBoundingClientRect();"
+        "return r.left < 0 || r.right > innerWidth; }).map(b => b.outerHTML.slice(0, 120))"
+    )
+    wide = browser.js("return document.documentElement.scrollWidth - innerWidth")
+    return [*found, *(["the page scrolls sideways"] if wide > 0 else [])]
 
 
 def test_axe_is_heard_when_something_is_wrong(served: Served, browser: Browser) -> None:

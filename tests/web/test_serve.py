@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.web.kinds import NAMES, rows_of
 
 from heed.cli import label
 from heed.cli import main as heed_main
@@ -197,9 +198,78 @@ def test_the_page_is_small_and_names_no_other_site() -> None:
     from heed.web.app import static_folder
 
     files = sorted(static_folder().iterdir())
-    assert sum(path.stat().st_size for path in files) < 80_000
+    assert sum(path.stat().st_size for path in files) < 100_000
     for path in files:
         text = path.read_text(encoding="utf-8")
         assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
         assert "https://" not in text
     assert "fastapi" not in sys.modules or files
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_file_starts_a_project_of_each_kind_and_its_answers_come_out(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows_of(kind, 4)))
+    asked = LabelConfig(kind=kind)  # type: ignore[arg-type]
+    with open_store("labels.db") as store:
+        (name,) = prepare(store, str(path), asked)
+        assert prepare(store, str(path), LabelConfig()) == [name]
+        assert (store.items.counts(name)["items"], store.projects.get(name).config.kind) == (
+            4, kind
+        )  # fmt: skip
+        with pytest.raises(ConfigError, match=f"has kind {kind}, not pair"):
+            prepare(store, str(path), LabelConfig(kind="pair"))
+        owner = make_owner(store)
+        (work,) = store.queue.claim(name, owner).work
+        said: dict[str, dict[str, Any]] = {
+            "rating": {"outcome": "rated", "ratings": [
+                {"place": p, "attribute": "overall", "value": 7} for p in (0, 1)]},
+            "ranking": {"outcome": "ranked", "buckets": [[1, 0], [2], [3]]},
+            "demonstration": {"outcome": "written", "text": "mine"},
+            "edit": {"outcome": "edited", "text": "mine"},
+            "spans": {"outcome": "marked"},
+        }  # fmt: skip
+        store.answers.submit(work.lease, owner, said[kind], submission_id="one")
+    assert heed_main(["label", "export", "labels.db", "out", "--held_out_frac", "0"]) == 0
+    layout, rows = {
+        "rating": ("trl_unpaired", 2), "ranking": ("trl_preference", 5),
+        "demonstration": ("sft", 1), "edit": ("trl_preference", 1), "spans": ("critiques", 1),
+    }[kind]  # fmt: skip
+    assert f"{layout}: {rows} rows" in capsys.readouterr().out
+    assert heed_main(["label", "export", "labels.db", "all", "--to", "all"]) == 0
+    assert Path("all/judgments.jsonl").exists()
+
+
+def test_rows_that_lack_fields_are_explained_by_kind(tmp_path: Path, opened: Store) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "a"}\n')
+    for kind, words in (
+        ("rating", "nothing to rate .1 rows: neither completion.*A row has `prompt` and `compl"),
+        ("ranking", "nothing to rank .*two to nine texts"),
+        ("demonstration", "nothing to answer .1 rows: no prompt.. A row has `prompt`"),
+        ("edit", "nothing to edit"),
+        ("spans", "nothing to mark"),
+    ):
+        with pytest.raises(DataError, match=words):
+            prepare(opened, str(path), LabelConfig(kind=kind))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="--size 3 does not fit kind edit"):
+        prepare(opened, str(path), LabelConfig(kind="edit", size=3))
+    assert opened.projects.all() == []
+
+
+def test_questions_of_a_rating_and_kinds_of_marks_are_named(tmp_path: Path, opened: Store) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a?", "completion": "b"}\n')
+    for words in ("help:4", "help:a:b", ":1:2", "help:4:4", "x" * 65):
+        config = LabelConfig(kind="rating", attributes=(words,))
+        with pytest.raises(ConfigError, match="attribute"):
+            prepare(opened, str(path), config)
+    config = LabelConfig(kind="rating", attributes=("help:0:4", "style"), project="rated")
+    prepare(opened, str(path), config)
+    asked = opened.projects.get("rated").config.attributes
+    assert [(one.name, one.low, one.high) for one in asked] == [("help", 0, 4), ("style", 1, 7)]
+    prepare(opened, str(path), LabelConfig(kind="spans", span_kinds=("odd",), project="marked"))
+    assert opened.projects.get("marked").config.span_kinds == ("odd",)

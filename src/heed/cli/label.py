@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from heed.data.store.foreign import Read
     from heed.web.serve import Listening
 
+KindName = Literal["pair", "ranking", "rating", "demonstration", "edit", "spans"]
 ScaleName = Literal["binary", "binary_tie", "seven", "hh8", "nine", "llama4"]
 _SQLITE = b"SQLite format 3\x00"
+_ASKED = {
+    "pair": "to compare", "ranking": "to rank", "rating": "to rate", "edit": "to edit",
+    "spans": "to mark", "demonstration": "to answer",
+}  # fmt: skip
 _HELD_AHEAD = 10
 """Items that a browser holds on one's own machine: so many can be answered while it is away."""
 
@@ -35,12 +40,21 @@ class LabelConfig(Settings):
     """Name of the project in the store; by default the name of the file."""
     title: str = ""
     """Title on the page."""
+    kind: KindName | None = None
+    """Kind of work of a new project: which of two is better, an order, values, writing, editing,
+    or marks on a text; pair by default."""
     scale: ScaleName | None = None
-    """Scale of a new project; seven steps by default."""
+    """Scale of a new project of pairs; seven steps by default."""
+    attributes: tuple[str, ...] = ()
+    """Questions of a rating, each NAME or NAME:LOW:HIGH; by default overall:1:7."""
+    span_kinds: tuple[str, ...] = ()
+    """What marks on a text can say; by default error, good, unsupported, unsafe, critic_claim."""
     need: int | None = Field(default=None, ge=1, le=100)
     """People who judge each item of a new project; 1 by default."""
     per_prompt: int = Field(default=1, ge=1)
-    """Pairs per prompt that are made of a run's samples."""
+    """Items per prompt that are made of a run's samples."""
+    size: int | None = Field(default=None, ge=1, le=9)
+    """Completions in one item of a run's samples: 4 for rankings and 1 for ratings by default."""
     guideline: str | None = None
     """File of Markdown that people can read with `g`."""
     runs: str | None = None
@@ -70,9 +84,10 @@ class LabelConfig(Settings):
 class ExportConfig(Settings):
     """Which answers are exported, and how."""
 
-    to: tuple[str, ...] = ("trl_preference",)
+    to: tuple[str, ...] = ()
     """Layouts: trl_preference, trl_unpaired, preferences, judgments, ranking, sft, critiques,
-    events; or all, which is each that fits the kind of work."""
+    events; or all, which is each that fits the kind of work. By default trl_preference of pairs,
+    rankings and edits, trl_unpaired of ratings, sft of demonstrations, critiques of spans."""
     project: str | None = None
     """Name of the project; needed where the store has several."""
     view: Literal["each", "majority"] = "each"
@@ -117,7 +132,7 @@ def _help(exporting: bool) -> int:
         text = "Write answers as files that trainers read, with a manifest"
         print(verb_help("label export", text, ExportConfig).replace(usage, "STORE OUT [--a value]"))
     else:
-        text = "Label pairs in the browser: a file, the samples of a run, or a store; follow runs"
+        text = "Label in the browser: a file, the samples of a run, or a store; follow runs"
         shown = verb_help("label", text, LabelConfig).replace(usage, "FILE|RUN|STORE [--a value]")
         print(f"{shown}\n\nheed label export STORE OUT writes the answers (--help lists how).")
     return OK
@@ -206,9 +221,13 @@ def prepare(store: Store, source: str | None, config: LabelConfig) -> list[str]:
                 "Name a file of prompts and completions to make one"
             )
     else:
-        read = read_source(source, config)
         name = config.project or slug_of(source)
-        if name not in slugs:
+        kind = None
+        if name in slugs:
+            _hold_to(store, name, config)
+            kind = store.projects.get(name).config.kind
+        read = read_source(source, config, kind)
+        if kind is None:
             store.projects.make(name, _project(source, config))
         from heed.data.store.importing import import_rows
 
@@ -223,27 +242,37 @@ def prepare(store: Store, source: str | None, config: LabelConfig) -> list[str]:
     return wanted
 
 
-def read_source(source: str, config: LabelConfig) -> Read:
-    """Read items from a file of rows, or from the samples of a run.
+def read_source(source: str, config: LabelConfig, kind: str | None = None) -> Read:
+    """Read items of a kind of work from a file of rows, or from the samples of a run.
+
+    Args:
+        kind: of the project that they are for; by default the one that is asked for.
 
     Raises:
-        DataError: there is nothing at the path, or nothing that can be compared.
+        ConfigError: so many completions are no item of this kind.
+        DataError: there is nothing at the path, or nothing that fits the kind.
     """
     from heed.data.completions import COMPLETIONS_FILE
-    from heed.data.store.foreign import read_pairs, read_samples
+    from heed.data.store.rows import NEEDS, read_items, read_run
 
+    kind = config.kind or kind or "pair"
+    least = {"ranking": 2, "rating": 1}.get(kind)
+    if config.size is not None and (least is None or config.size < least):
+        raise ConfigError(
+            f"--size {config.size} does not fit kind {kind}: a ranking has 2 to 9 completions, a "
+            "rating 1 to 9, and the other kinds leave no choice"
+        )
     path = Path(source)
     if not path.exists():
         raise DataError(f"{source} does not exist; name a file of rows, a run folder or a store")
     if path.name.startswith(COMPLETIONS_FILE) or (path / COMPLETIONS_FILE).exists():
-        read = read_samples(path, per_prompt=config.per_prompt)
+        read = read_run(path, kind, size=config.size, per_prompt=config.per_prompt)
     else:
-        read = read_pairs(path)
+        read = read_items(path, kind)
     if not read.items:
         why = "; ".join(f"{count} rows: {reason}" for reason, count in read.refused.items())
         raise DataError(
-            f"{source} has nothing to compare ({why or 'no rows'}). A row has `prompt` and "
-            "`completions` (two texts), or `prompt`, `chosen` and `rejected`"
+            f"{source} has nothing {_ASKED[kind]} ({why or 'no rows'}). A row has {NEEDS[kind]}"
         )
     return read
 
@@ -272,8 +301,14 @@ def slug_of(source: str) -> str:
 def _project(source: str, config: LabelConfig) -> dict[str, object]:
     need = config.need or 1
     alone = need == 1
+    asked: dict[str, object] = {}
+    if config.attributes:
+        asked["attributes"] = [attribute_of(words) for words in config.attributes]
+    if config.span_kinds:
+        asked["span_kinds"] = config.span_kinds
     return {
-        "kind": "pair",
+        **asked,
+        "kind": config.kind or "pair",
         "title": config.title or stem_of(source),
         "scale": config.scale or "seven",
         "need": need,
@@ -283,9 +318,27 @@ def _project(source: str, config: LabelConfig) -> dict[str, object]:
     }
 
 
+def attribute_of(words: str) -> dict[str, object]:
+    """Read a question of a rating: `NAME`, or `NAME:LOW:HIGH`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    name, *ends = words.split(":")
+    try:
+        low, high = (int(end) for end in ends or ("1", "7"))
+    except ValueError as error:
+        raise ConfigError(
+            f"attribute {words!r}: write NAME, or NAME:LOW:HIGH such as helpfulness:0:4"
+        ) from error
+    if not name.strip() or len(name) > 64 or low >= high:
+        raise ConfigError(f"attribute {words!r}: it needs a name, and LOW below HIGH")
+    return {"name": name.strip(), "low": low, "high": high}
+
+
 def _hold_to(store: Store, name: str, config: LabelConfig) -> None:
     found = store.projects.get(name).config
-    for setting in ("scale", "need"):
+    for setting in ("kind", "scale", "need"):
         wanted = getattr(config, setting)
         if wanted is not None and wanted != getattr(found, setting):
             raise ConfigError(
@@ -320,6 +373,7 @@ def _export(bare: list[str], config: ExportConfig) -> int:
         raise ConfigError(f"there is no store {place}")
     from heed.data.store import open_store
     from heed.data.store.exporting import Wanted, export
+    from heed.data.store.kinds import trained_layout
 
     with open_store(place) as store:
         slugs = [project.slug for project in store.projects.all()]
@@ -327,7 +381,8 @@ def _export(bare: list[str], config: ExportConfig) -> int:
         if name is None:
             raise ConfigError(f"the store has {len(slugs)} projects ({', '.join(slugs)}); "
                               "name one with --project")  # fmt: skip
-        layouts = () if config.to == ("all",) else config.to
+        layouts = config.to or (trained_layout(store.projects.get(name).kind),)
+        layouts = () if layouts == ("all",) else layouts
         wanted = Wanted(
             layouts, config.seq, config.view, held_out_frac=config.held_out_frac,
             parquet=config.parquet,

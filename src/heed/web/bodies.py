@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from heed.data.store.items import MOST_IN_A_BATCH
+from heed.data.store.kinds.base import MOST_CHARACTERS
 from heed.data.store.progress import Progress
 from heed.data.store.views import Claimed, Nothing, Work
 from heed.web.showing import as_markdown, as_written
 
 Short = Annotated[str, Field(max_length=120)]
+Place = Annotated[int, Field(ge=0, le=9)]
+EXACT_KINDS = ("edit", "spans")
+"""Kinds of work whose page needs a text to the letter: to change it, or to count in it."""
 
 
 class Body(BaseModel):
@@ -52,16 +57,46 @@ class Claim(Body):
 class FlagIn(Body):
     """A code on the candidate at a place of the screen."""
 
-    place: int = Field(ge=0, le=9)
+    place: Place
     code: str = Field(max_length=64)
 
 
+class MarkIn(Body):
+    """A value of an attribute of the candidate at a place of the screen."""
+
+    place: Place
+    attribute: str = Field(max_length=64)
+    value: int = Field(ge=-(10**9), le=10**9)
+
+
+class SpanIn(Body):
+    """A mark on a text, in UTF-16 units of the text as it is stored."""
+
+    place: Place = 0
+    start: int = Field(ge=0, le=10**9)
+    end: int = Field(ge=1, le=10**9)
+    kind: str = Field(max_length=64)
+    quote: str = Field(max_length=MOST_CHARACTERS)
+    comment: str | None = Field(default=None, max_length=10_000)
+
+
 class Draft(Body):
-    """An unfinished answer, places as on the screen."""
+    """An unfinished answer of any kind of work, places as on the screen.
+
+    It need not fit the item yet: what is sent as an answer is held to it, this is only bounded.
+    """
 
     outcome: str | None = Field(default=None, max_length=32)
-    side: int | None = Field(default=None, ge=0, le=9)
+    side: Place | None = None
     level: int | None = Field(default=None, ge=1, le=100)
+    buckets: tuple[Annotated[tuple[Place, ...], Field(max_length=9)], ...] = Field(
+        default=(), max_length=9
+    )
+    unranked_bad: tuple[Place, ...] = Field(default=(), max_length=9)
+    ratings: tuple[MarkIn, ...] = Field(default=(), max_length=500)
+    text: str | None = Field(default=None, max_length=MOST_CHARACTERS)
+    spans: tuple[SpanIn, ...] = Field(default=(), max_length=500)
+    text_sha256: str | None = Field(default=None, max_length=64)
     flags: tuple[FlagIn, ...] = Field(default=(), max_length=200)
     reasons: tuple[Annotated[str, Field(max_length=64)], ...] = Field(default=(), max_length=50)
     note: str | None = Field(default=None, max_length=10_000)
@@ -166,12 +201,20 @@ def work_out(work: Work) -> dict[str, Any]:
         "kind": work.kind,
         "instruction": text_out(instruction) if isinstance(instruction, str) else None,
         "turns": [{"role": turn.role, **text_out(turn.text)} for turn in turns],
-        "candidates": [text_out(one.text or "") for one in work.payload.candidates],
+        "candidates": [
+            _candidate_out(work.kind, one.text or "") for one in work.payload.candidates
+        ],
         "expires_at": moment(work.expires_at),
         "draft": work.draft,
         "draft_version": work.draft_version,
         "reopened": work.reopened,
     }
+
+
+def _candidate_out(kind: str, text: str) -> dict[str, str]:
+    if kind not in EXACT_KINDS:
+        return text_out(text)
+    return {**text_out(text), "text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def nothing_out(nothing: Nothing | None) -> dict[str, Any] | None:

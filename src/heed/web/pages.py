@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import heed
 from heed.data.store import Refusal
+from heed.data.store.kinds import trained_layout
 from heed.data.store.progress import progress_of
 from heed.data.store.scales import SCALES, Scale
 from heed.data.store.views import Project
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
     from heed.web.follow import RunCard, Runs
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(Anyone())])
-_ORDINARY_KIND = "pair"
+SCRIPTS = {
+    "pair": "pair", "ranking": "ranking", "rating": "rating", "demonstration": "writing",
+    "edit": "writing", "spans": "spans",
+}  # fmt: skip
+"""Kinds of work that have a page -> the module of its script."""
+COMPARISONS = ("pair", "clips")
+"""Kinds of work whose quality is measured."""
 _SILENT_MINUTES = 5
 """A trainer that says nothing for so long may be gone, so the page says since when."""
 
@@ -39,7 +46,7 @@ def home(request: Request) -> Response:
     cards = []
     for found in projects_of(site, who.caller):
         progress = progress_of(site.store, found.id, who.id)
-        measured = who.caller.may("people.read", found.id)
+        measured = found.config.kind in COMPARISONS and who.caller.may("people.read", found.id)
         card = {"slug": found.slug, "title": _title(found), "progress": progress}
         waiting = _waiting(found, site.store.database.clock()) if measured else ""
         cards.append({**card, "measured": measured, "waiting": waiting})
@@ -67,13 +74,33 @@ def label(project: str, request: Request) -> Response:
     if found is None:
         return _page("message.html.jinja", who, 404, title="No such project",
                      text="There is no project of this name for you.")  # fmt: skip
-    if found.config.kind != _ORDINARY_KIND:
+    if found.config.kind not in SCRIPTS:
         return _page("message.html.jinja", who, 404, title="No page for this kind of work",
-                     text=f"The page shows pairs; this project is of kind {found.config.kind}. "
+                     text=f"There is no page for work of kind {found.config.kind}. "
                      "Its items are reached by the API.")  # fmt: skip
     version, guideline = site.store.projects.guideline(found.id)
+    config = found.config
+    return _page(
+        f"label_{config.kind}.html.jinja", who, title=_title(found),
+        setup=_setup(found, who, version), choices=choices(SCALES[config.scale]),
+        flags=[words(code) for code in config.flags],
+        reasons=[words(code) for code in config.reasons],
+        has_candidates=config.kind != "demonstration", layout=trained_layout(found.kind),
+        guideline=as_markdown(guideline), is_owner=who.caller.is_admin, several=_several(request),
+    )  # fmt: skip
+
+
+def _setup(found: Project, who: Visitor, version: int) -> dict[str, Any]:
+    """What the script of the work screen is told; nothing of models, gold or others."""
     scale = SCALES[found.config.scale]
-    setup = {
+    return {
+        "kind": found.config.kind,
+        "script": SCRIPTS[found.config.kind],
+        "attributes": [
+            {**attribute.model_dump(), "says": words(attribute.name)}
+            for attribute in found.config.attributes
+        ],
+        "span_kinds": [{"name": name, "says": words(name)} for name in found.config.span_kinds],
         "project": found.slug,
         "person": who.id,
         "csrf": who.csrf,
@@ -86,18 +113,12 @@ def label(project: str, request: Request) -> Response:
         "guideline": version,
         "page": heed.__version__,
     }
-    return _page(
-        "label.html.jinja", who, title=_title(found), setup=setup, choices=choices(scale),
-        flags=[words(code) for code in found.config.flags],
-        reasons=[words(code) for code in found.config.reasons],
-        guideline=as_markdown(guideline), is_owner=who.caller.is_admin, several=_several(request),
-    )  # fmt: skip
 
 
 @router.get("/p/{project}/quality")
 def quality(project: str, request: Request) -> Response:
     """How good a project's answers are; for those who may know who said what."""
-    from heed.web.quality import COMPARISONS, quality_of
+    from heed.web.quality import quality_of
 
     who = _person(request)
     if who is None:

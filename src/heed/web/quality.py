@@ -26,7 +26,6 @@ from heed.stats.leaderboard import leaderboard
 from heed.stats.noisy_choice import noisy_choice
 from heed.stats.raw_agreement import raw_agreement
 
-COMPARISONS = ("pair", "clips")
 OUTCOMES = ("left", "right", "tie", "both_bad")
 """What counts as an answer to the question which is better; both_bad is no tie."""
 _RESAMPLES = 500

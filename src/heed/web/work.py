@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Request, Response
 
 from heed.data.store import Refusal
-from heed.data.store.kinds import KINDS, inverse
+from heed.data.store.kinds import Kind, inverse
 from heed.data.store.progress import progress_of
 from heed.data.store.views import Judgment, Receipt
 from heed.web import bodies
@@ -58,7 +58,7 @@ def save_draft(
         if not (text.isascii() and text.isdigit()):
             raise Refusal("invalid", "If-Match is the number of the draft's version, such as 3")
         version = int(text)
-    value = body.model_dump(mode="json")
+    value = body.model_dump(mode="json", exclude_unset=True)
     store = site_of(request).store
     return {"version": store.queue.save_draft(lease, who.id, value, version=version)}
 
@@ -127,7 +127,8 @@ def mine(project: str, who: Reader, request: Request) -> dict[str, int]:
 def history(project: str, who: Reader, request: Request) -> list[dict[str, Any]]:
     """One's own last 200 answers, the newest first, as one gave them."""
     store = site_of(request).store
-    return [judgment_out(one) for one in store.answers.history(who.project, who.id)]
+    kind = store.projects.get(who.project).kind
+    return [judgment_out(one, kind) for one in store.answers.history(who.project, who.id)]
 
 
 @router.get("/projects/{project}/guideline")
@@ -144,9 +145,8 @@ def acknowledge(project: str, body: bodies.Acknowledged, who: Worker, request: R
     return Response(status_code=204)
 
 
-def judgment_out(judgment: Judgment) -> dict[str, Any]:
+def judgment_out(judgment: Judgment, kind: Kind) -> dict[str, Any]:
     """Show a person their own answer, with the places of their own screen."""
-    kind = next(kind for kind in KINDS.values() if _fits(kind.answer, judgment.answer))
     answer = kind.turn(kind.answer.model_validate(judgment.answer), inverse(judgment.shown))
     return {
         "judgment": judgment.id,
@@ -156,10 +156,6 @@ def judgment_out(judgment: Judgment) -> dict[str, Any]:
         "state": judgment.state,
         "at": bodies.moment(judgment.at),
     }
-
-
-def _fits(answer: type[Any], value: dict[str, Any]) -> bool:
-    return set(value) == set(answer.model_fields)
 
 
 def _receipt_out(receipt: Receipt) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def read_pairs(path: str | Path, *, labeller: str | None = None) -> Read:
     out = Read()
     for number, row in read_rows(path):
         try:
-            several = _several(row)
+            several = replies_of(row)
             if several is not None:
                 out.items.append(_item_of_completions(row, several))
                 continue
@@ -78,7 +78,7 @@ def read_pairs(path: str | Path, *, labeller: str | None = None) -> Read:
             continue
         texts = [side[-1].text for side in (labelled.chosen, labelled.rejected)]
         swapped = content_hash([texts[0]]) > content_hash([texts[1]])
-        item = _item(labelled.prompt, texts[::-1] if swapped else texts)
+        item = item_of(labelled.prompt, texts[::-1] if swapped else texts)
         out.items.append(item)
         if labeller is not None:
             answer = {"outcome": "prefer", "side": int(swapped), "level": 1}
@@ -139,7 +139,7 @@ def read_label_studio(
         if not isinstance(data, Mapping) or any(data.get(n) is None for n in (prompt, *candidates)):
             out.refused["a field of `data` is missing"] += 1
             continue
-        item = _item(prompt_for(data[prompt], "", {}), [str(data[name]) for name in candidates])
+        item = item_of(prompt_for(data[prompt], "", {}), [str(data[name]) for name in candidates])
         out.items.append(item)
         for annotation in task.get("annotations") or ():
             answer = _label_studio_answer(annotation, candidates)
@@ -181,7 +181,7 @@ def read_argilla(
         if not isinstance(fields, Mapping) or any(fields.get(name) is None for name in names):
             out.refused["a field is missing"] += 1
             continue
-        item = _item(prompt_for(fields[prompt], "", {}), [str(fields[n]) for n in candidates])
+        item = item_of(prompt_for(fields[prompt], "", {}), [str(fields[n]) for n in candidates])
         out.items.append(item)
         for said in (record.get("responses") or {}).get(question) or ():
             answer = _answer_of(said.get("value"), candidates)
@@ -196,7 +196,8 @@ def read_argilla(
     return out
 
 
-def _item(prompt: Prompt, texts: Sequence[str]) -> NewItem:
+def item_of(prompt: Prompt, texts: Sequence[str]) -> NewItem:
+    """Make an item of a prompt and replies; its key is the hash of both."""
     payload = {
         "prompt": prompt.model_dump(mode="json"),
         "candidates": [{"text": text} for text in texts],
@@ -204,7 +205,7 @@ def _item(prompt: Prompt, texts: Sequence[str]) -> NewItem:
     return NewItem(payload=payload, key=content_hash(payload, 32))
 
 
-def _several(row: Row) -> Any:
+def replies_of(row: Row) -> Any:
     """Find the unlabelled replies of a row: one column of a list, or two columns."""
     for name in ("completions", "responses"):
         if row.get(name) is not None:
@@ -221,7 +222,7 @@ def _item_of_completions(row: Row, completions: Any) -> NewItem:
     if not isinstance(completions, Sequence) or isinstance(completions, str):
         raise RowError("completions is no list")
     prompt = prompt_for(row["prompt"], completions[0] if completions else "", {})
-    return _item(prompt, [reply_of(one, prompt, "completions")[-1].text for one in completions])
+    return item_of(prompt, [reply_of(one, prompt, "completions")[-1].text for one in completions])
 
 
 def _who(value: Any) -> str:

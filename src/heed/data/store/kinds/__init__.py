@@ -37,6 +37,7 @@ __all__ = [
     "kind_of",
     "read_answer",
     "read_payload",
+    "trained_layout",
 ]
 
 
@@ -49,6 +50,11 @@ def kind_of(name: str) -> Kind:
     if name not in KINDS:
         raise Refusal("invalid", f"kind of work {name!r} is unknown; known are {', '.join(KINDS)}")
     return KINDS[name]
+
+
+def trained_layout(kind: Kind) -> str:
+    """Name the export of a kind that a trainer reads: preferences where there are any."""
+    return "trl_preference" if "trl_preference" in kind.layouts else kind.layouts[-1]
 
 
 def read_payload(kind: Kind, payload: Payload | dict[str, Any]) -> Payload:
