@@ -14,6 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from heed.algorithms.preference_pairs import Pairs, Reply
+from heed.algorithms.preference_rows import ROWS
+from heed.algorithms.preference_settings import PairLossSettings
 from heed.losses import preference as pairs
 from heed.losses import reference_free as free
 from heed.losses import replies
@@ -186,6 +189,27 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
 
 def _sorted_total(w: Tensor, x: Tensor) -> Tensor:
     return aot_unpaired(w, x).sum()
+
+
+# -- sums with a likelihood, as the table of losses makes them ------------------------------------
+
+
+def test_rpo_is_dpo_and_the_likelihood_of_the_chosen_reply_by_its_tokens() -> None:
+    """DPO's golden values, plus 1.5 times 20 / 10 and 35 / 20 nats a token."""
+    w, x = CHOSEN.clone().requires_grad_(), REJECTED.clone().requires_grad_()
+    sides = (
+        Reply(w, w, CHOSEN_TOKENS, REF_CHOSEN), Reply(x, x, REJECTED_TOKENS, REF_REJECTED),
+    )  # fmt: skip
+    config = PairLossSettings(loss_type="rpo", rpo_alpha=1.5)
+    found = ROWS["rpo"].values(Pairs(*sides, None, {}), config, BETA)
+    assert found.tolist() == pytest.approx([0.554355 + 3.0, 0.854355 + 2.625], abs=1e-6)
+    found.sum().backward()
+    assert w.grad is not None
+    assert x.grad is not None
+    golden = GOLDEN["sigmoid"][1]
+    expected = [golden[2] - 1.5 / 10, golden[3] - 1.5 / 20]
+    assert w.grad.tolist() == pytest.approx(expected, abs=1e-6)
+    assert x.grad.tolist() == pytest.approx(golden[4:], abs=1e-6)
 
 
 # -- at the origin, where the policy is the reference ---------------------------------------------
