@@ -1,6 +1,7 @@
 """Write screenshots of every page that people label on: 320 and 1366 px, light and dark.
 
     python scripts/label_screens.py OUT
+    python scripts/label_screens.py --kinds OUT
     python scripts/label_screens.py --walk docs/images
 
 Needs Chromium, its driver, and selenium.
@@ -12,7 +13,9 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.web.chromium import Browser, Served, press
 
@@ -86,8 +89,62 @@ def shoot(served: Served, browser: Browser, out: Path, name: str, count: int) ->
     return written
 
 
+HALF = {
+    "rating": (("--attributes", "helpfulness,correctness:0:4,share:0:100"), ("6", "3")),
+    "ranking": ((), ("1", "2", "2")),
+    "demonstration": ((), ("w", "Proof it for less time, and score it cold.", "Escape")),
+    "edit": ((), ("w", " Write down what you change.", "Escape")),
+    "spans": ((), ("Down", "1", "c", "Too sure of itself.", "Escape", "Down", "2", "Down")),
+}
+"""Kind of work -> flags that start it, and keys of half an answer."""
+
+
+def rows_of(kind: str) -> list[dict[str, Any]]:
+    """The questions as rows of a kind of work."""
+    rows = json.loads(QUESTIONS.read_text(encoding="utf-8"))
+    if kind == "demonstration":
+        return [{"prompt": row["prompt"]} for row in rows]
+    if kind == "ranking":
+        first, second = rows[0]["completions"]
+        short = "Bake it longer and hotter, then it cannot collapse."
+        more = [[{"role": "assistant", "content": text}] for text in (short, "It just happens.")]
+        return [{**rows[0], "completions": [first, second, *more]}]
+    if kind == "rating":
+        return rows[:1]
+    return [{"prompt": row["prompt"], "completion": row["completions"][0]} for row in rows[:1]]
+
+
+def shoot_kinds(out: Path) -> list[Path]:
+    """Write half an answer of each kind of work, and its keys, at every size."""
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for kind, (flags, keys) in HALF.items():
+        for size, (width, height) in SIZES.items():
+            for dark in (False, True):
+                with (
+                    tempfile.TemporaryDirectory() as folder,
+                    _serve_kind(Path(folder), kind, flags) as served,
+                    Browser(width, height, dark=dark) as browser,
+                ):
+                    browser.open(served)
+                    press(browser, *keys)
+                    for page, more in (("", ()), ("-keys", ("?",))):
+                        press(browser, *more)
+                        time.sleep(2.0)
+                        name = f"{kind}{page}-{size}-{'dark' if dark else 'light'}.png"
+                        browser.driver.save_screenshot(str(out / name))
+                        written.append(out / name)
+    return written
+
+
+def _serve_kind(place: Path, kind: str, flags: Sequence[str]) -> Served:
+    lines = [json.dumps(row) for row in rows_of(kind)]
+    (place / "kitchen.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return Served(place, "kitchen.jsonl", "--kind", kind, "--title", "Kitchen and code", *flags)
+
+
 def shoot_walk(out: Path) -> list[Path]:
-    """Write the three pictures of docs/label.md."""
+    """Write the pictures of docs/label.md."""
     rows = json.loads(QUESTIONS.read_text(encoding="utf-8"))[:1]
     written = []
     with tempfile.TemporaryDirectory() as folder:
@@ -102,6 +159,17 @@ def shoot_walk(out: Path) -> list[Path]:
                 time.sleep(2.0)
                 written.append(out / f"label-{name}.png")
                 browser.driver.save_screenshot(str(written[-1]))
+        flags, keys = HALF["ranking"]
+        (place / "ranked").mkdir()
+        with (
+            _serve_kind(place / "ranked", "ranking", flags) as served,
+            Browser(1100, 700) as browser,
+        ):
+            browser.open(served)
+            press(browser, *keys)
+            time.sleep(2.0)
+            written.append(out / "label-ranking.png")
+            browser.driver.save_screenshot(str(written[-1]))
     return written
 
 
@@ -110,8 +178,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--walk", action="store_true", help="only the pictures of docs/label.md")
+    parser.add_argument("--kinds", action="store_true", help="only the other kinds of work")
     told = parser.parse_args()
-    for path in (shoot_walk if told.walk else shoot_all)(told.out):
+    write = shoot_walk if told.walk else shoot_kinds if told.kinds else shoot_all
+    for path in write(told.out):
         print(path)
 
 

@@ -78,6 +78,7 @@ export function make(shell) {
     const [first, final] = [Math.min(anchor, head), Math.max(anchor, head)];
     take({ start: words[first].start, end: words[final].end });
     getSelection().removeAllRanges();
+    if (!CSS.highlights) getSelection().addRange(shownRange(chosen));
     shownRange(chosen)?.startContainer.parentElement.scrollIntoView?.({ block: "nearest" });
     say(text().slice(chosen.start, chosen.end));
   }
@@ -109,7 +110,7 @@ export function make(shell) {
     const range = selection.getRangeAt(0);
     if (!at("text-0").contains(range.startContainer) || !at("text-0").contains(range.endContainer)) return;
     const [start, end] = [stored(range.startContainer, range.startOffset), stored(range.endContainer, range.endOffset)];
-    if (start === null || end === null || end <= start) return;
+    if (start === null || end === null || end <= start || (start === chosen?.start && end === chosen?.end)) return;
     anchor = head = words.findIndex((word) => word.end > start);
     take({ start, end });
   }
