@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from tests.web.visitors import Persistent
 
 from heed.data.store import Store, open_store
 from heed.data.store.keyed import digest
@@ -81,25 +82,18 @@ def answer_all(store: Store, person: str, knower: Knower, most: int = 10_000) ->
 
 
 @dataclass
-class Annotator:
+class Annotator(Persistent):
     """A person at the web API, who goes on when the server comes back.
 
     `acknowledged` maps each submission that was answered with 201 or 200 to the judgment's id.
     """
 
-    person: str
-    cookie: tuple[str, str]
-    csrf: str
-    knower: Knower
+    knower: Knower = field(kw_only=True)
     acknowledged: dict[str, str] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
-    num_resent: int = 0
 
     def work(self, base: str, stopped: threading.Event) -> None:
         """Claim and answer until told to stop."""
-        with httpx.Client(base_url=f"{base}/api/v1", timeout=20.0) as client:
-            client.cookies.set(*self.cookie)
-            client.headers["X-CSRF-Token"] = self.csrf
+        with self.client(base) as client:
             while not stopped.is_set():
                 said = self._call(client, "/projects/live/leases", {"count": 1}, stopped)
                 for work in (said or {}).get("work", ()):
@@ -116,32 +110,12 @@ class Annotator:
         if said is not None:
             self.acknowledged[name] = said["judgment"]
 
-    def _call(
-        self, client: httpx.Client, path: str, body: Any, stopped: threading.Event
-    ) -> dict[str, Any] | None:
-        """Send until there is an answer; None where the test is over first."""
-        while True:
-            try:
-                answer = client.post(path, json=body)
-            except httpx.TransportError:
-                self.num_resent += 1
-            else:
-                if answer.status_code in (200, 201):
-                    found: dict[str, Any] = answer.json()
-                    return found
-                if answer.status_code not in (429, 503):
-                    self.wrong.append(f"{path}: {answer.status_code} {answer.text[:200]}")
-                    return None
-            if stopped.is_set():
-                return None
-            time.sleep(0.05)
-
 
 def log_in(store: Store, people: Sequence[str], knowers: Sequence[Knower]) -> list[Annotator]:
     """Give each person a session, as logging in does."""
     name = Site(store).cookie
     opened = [store.people.access.open_session(person) for person in people]
     return [
-        Annotator(person, (name, session.secret), session.csrf, knower)
+        Annotator(person, (name, session.secret), session.csrf, knower=knower)
         for person, session, knower in zip(people, opened, knowers, strict=True)
     ]
