@@ -82,6 +82,25 @@ def test_a_server_that_is_killed_loses_nothing_of_a_trainers(
         assert len(store.items.listing("live")) == len(PAIRS) + 5
 
 
+def test_pairs_that_are_too_old_leave_the_queue(
+    served: tuple[Served, str, str],
+) -> None:
+    running, token, _ = served
+    with open_store(running.folder / "labels.db") as store:
+        config = store.projects.get("live").config
+        store.projects.configure("live", config.model_copy(update={"max_policy_lag": 3}), actor="x")
+        before = store.items.counts("live")["items"]
+    desk = HttpDesk(running.base, "live", token)
+    people = HumanLabeller(desk)
+    people.submit([pair("old", "good", "poor")], step=4)
+    people.submit([pair("young", "good too", "poor too")], step=9)
+    people.expire(8)
+    with open_store(running.folder / "labels.db") as store:
+        states = {one.policy_step: one.state for one in store.items.listing("live")}
+        assert store.items.counts("live")["items"] == before + 2
+    assert (states[4], states[9]) == ("expired", "ready")
+
+
 def test_a_wrong_token_or_address_is_said(served: tuple[Served, str, str]) -> None:
     running, token, _ = served
     with pytest.raises(ConfigError, match="no token is set"):

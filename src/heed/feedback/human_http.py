@@ -73,7 +73,8 @@ class HttpDesk:
         self._call("POST", "/budget", {"wanted": num, "by_step": step})
 
     def expire(self, step: int) -> None:
-        """The server has no route for it: an old item stays, and its answers teach nothing."""
+        """See `Desk`."""
+        self._call("POST", "/stale", {"step": step})
 
     def close(self) -> None:
         """Nothing is held."""

@@ -165,6 +165,12 @@ class Budget(Body):
     by_step: int = Field(ge=0, le=2**53)
 
 
+class Step(Body):
+    """A step of the policy."""
+
+    step: int = Field(ge=0, le=2**53)
+
+
 class TokenIn(Body):
     """A token to make."""
 

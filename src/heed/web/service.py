@@ -80,6 +80,18 @@ def set_budget(
     return Response(status_code=204)
 
 
+@router.post("/projects/{project}/stale")
+def expire_stale(
+    project: str,
+    body: bodies.Step,
+    who: Annotated[Visitor, Depends(Needs("items.write"))],
+    request: Request,
+) -> dict[str, int]:
+    """Take items that are too old at a step out of the queue, by the project's own rule."""
+    store = site_of(request).store
+    return {"expired": store.items.expire_stale(who.project, body.step, actor=who.id)}
+
+
 @router.post("/projects/{project}/invitations", status_code=201)
 def invite(
     project: str,
