@@ -148,7 +148,7 @@ def test_nothing_that_an_annotator_gets_tells_which_is_which(
     store.projects.make("blind", {"kind": "pair", "need": 3, "gold_frac": 0.5,
                                   "first_gold_within": 2})  # fmt: skip
     gold = {"answer": {"outcome": "prefer", "side": 0, "level": 1}, "explanation": "CANARY-gold"}
-    items = [hidden_pair(number) for number in range(6)]
+    items = [hidden_pair(number) for number in range(12)]  # enough for all, whatever gold is drawn
     items += [{**hidden_pair(number), "role": "gold", "gold": gold} for number in range(90, 94)]
     assert {a.status for a in store.items.add("blind", items, actor="system")} == {"new"}
     ann, ben = person("ann"), person("ben")
