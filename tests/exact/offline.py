@@ -102,22 +102,27 @@ def good_and_bad(world: Tabular) -> list[PairRows]:
     return [pair(i, j, 1.0, float(w) / mean) for (i, j), w in zip(at, weights, strict=True)]
 
 
-def learned(
-    folder: Path, head: TableHead, train: Sequence[PairRows], steps: int = 150, **changes: object
-) -> np.ndarray:
-    """Run the real loop; returns the policy that it ends with."""
-    values: dict = {
+def settings_of(folder: Path, num_rows: int, steps: int, lr: float) -> dict[str, object]:
+    """Settings of an offline stage that takes all rows in each step, and looks at nothing else."""
+    return {
         "run": {"folder": str(folder), "checkpoint_seconds": 1e9},
         "model": {"path": "table"},
         "data": {"path": "table"},
         "beta": BETA,
-        "batch_size": len(train),
+        "batch_size": num_rows,
         "num_train_epochs": steps,
         "eval_frac": 0.0,
         "eval_every": 10_000,
-        "optim": OptimSettings(lr=0.25, max_grad_norm=0.0, schedule="cosine"),
+        "optim": OptimSettings(lr=lr, max_grad_norm=0.0, schedule="cosine"),
         "learner": LearnerSettings(precision="fp32", device="cpu"),
     }
+
+
+def learned(
+    folder: Path, head: TableHead, train: Sequence[PairRows], steps: int = 150, **changes: object
+) -> np.ndarray:
+    """Run the real loop; returns the policy that it ends with."""
+    values = settings_of(folder, len(train), steps, lr=0.25)
     config = PreferenceConfig.model_validate(values | changes)
     policy = TableHead(head.first.data, head.second.data)
     learner = LocalLearner(policy, config.optim, steps, config.learner)

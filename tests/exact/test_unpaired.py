@@ -15,7 +15,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from tests.exact.offline import BETA, good, tables
+from tests.exact.offline import good, settings_of, tables
 from tests.exact.pair_ends import given_good
 from tests.exact.tabular import COMPLETIONS, PROMPT, PROMPT_TOKEN, TableHead
 
@@ -26,7 +26,6 @@ from heed.data.judgements import LabelledReply
 from heed.learners.local import LocalLearner
 from heed.records import Message
 from heed.runs.run import Run
-from heed.settings import LearnerSettings, OptimSettings
 from heed.worlds.tabular import Tabular, total_variation
 
 
@@ -65,18 +64,7 @@ UNPAIRED: dict[str, tuple[str, Make, Callable[[Tabular], np.ndarray], dict]] = {
 def learned(
     folder: Path, head: TableHead, train: Sequence[ReplyRow], steps: int, **changes: object
 ) -> np.ndarray:
-    values: dict = {
-        "run": {"folder": str(folder), "checkpoint_seconds": 1e9},
-        "model": {"path": "table"},
-        "data": {"path": "table"},
-        "beta": BETA,
-        "batch_size": len(train),
-        "num_train_epochs": steps,
-        "eval_frac": 0.0,
-        "eval_every": 10_000,
-        "optim": OptimSettings(lr=0.2, max_grad_norm=0.0, schedule="cosine"),
-        "learner": LearnerSettings(precision="fp32", device="cpu"),
-    }
+    values = settings_of(folder, len(train), steps, lr=0.2)
     config = UnpairedConfig.model_validate(values | changes)
     policy = TableHead(head.first.data, head.second.data)
     learner = LocalLearner(policy, config.optim, steps, config.learner)

@@ -124,7 +124,7 @@ def working(made: Path, tmp_path: Path) -> Iterator[tuple[Served, str, list[Anno
         access = store.people.access
         token = access.make_token("trainer", TRAINER_SCOPES, project="live", actor="x")[1]
     stopped = threading.Event()
-    with Served(tmp_path, str(tmp_path / "labels.db")) as served:
+    with Served(tmp_path, "labels.db") as served:
         threads = [
             threading.Thread(target=one.work, args=(served.base, stopped), daemon=True)
             for one in annotators

@@ -25,9 +25,10 @@ def answered(store: Store, clock: Clock) -> None:
     """Three people: two who mostly see what is better, one who clicks left in three seconds.
 
     Which side an answer stands on is drawn from a secret that no test knows, so what people say
-    depends on the item and on how many they did, and the tests hold for every draw.
+    depends on the item and on how many they did, and all gold comes first: the tests hold for every
+    draw.
     """
-    store.projects.make("q", {**PLAIN, "need": 3, "gold_frac": 0.25, "max_leases": 1})
+    store.projects.make("q", {**PLAIN, "need": 3, "gold_frac": 1.0, "max_leases": 1})
     rows: list[dict[str, Any]] = [pair(k) for k in range(NUM_ITEMS)]
     for k in range(NUM_GOLD):
         gold = {"answer": {"outcome": "prefer", "side": 0, "level": 2}}

@@ -9,8 +9,8 @@ forward). Widening queries, keys and values makes a reward-model step 1.2 to 1.7
 query at a time, as in decoding, stays bf16: there the cast of the whole cache would cost more.
 
 Half precision on a CUDA device: one kernel attends over rows of any length, prompts that they share
-included, where torch has it. Blocks of like lengths take some twenty kernels a layer instead, and
-the device waits for their launches.
+included, where torch has it. Blocks of like lengths take kernels each instead, and the device
+waits for their launches.
 """
 
 from __future__ import annotations

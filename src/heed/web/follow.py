@@ -99,6 +99,23 @@ class Runs:
             raise Refusal("absent", "there is no such run")
         return found
 
+    def card(self, run: str) -> RunCard:
+        """One run, as the list has it.
+
+        Raises:
+            Refusal: there is none.
+        """
+        folder = self.folder(run)
+        return self._card(run, folder, {found: name for name, found in self.folders().items()})
+
+    def below(self, folder: Path) -> dict[str, str]:
+        """A run and its stages: path below the run's folder -> id."""
+        return {
+            str(found.relative_to(folder)): run
+            for run, found in self.folders().items()
+            if found.is_relative_to(folder)
+        }
+
     def name(self, folder: Path) -> str:
         """The path of a run below the folder of runs."""
         return str(folder.relative_to(self._base))

@@ -162,21 +162,16 @@ def run(run: str, request: Request) -> Response:
         return found
     who, shown = found
     try:
-        folder, version = shown.folder(run), version_of(shown.folder(run))
+        folder, card = shown.folder(run), shown.card(run)
+        # Before what is read, so that a change in between is seen at the next look.
+        version = version_of(folder)
         record = read_folder(folder)
     except StoreError:
         return _no_page(who)
-    cards = {card.name: card for card in shown.cards()}
-    card = cards[shown.name(folder)]
     record.manifest["status"] = card.status
-    inside = {
-        str(shown.folder(one.id).relative_to(folder)): one.id
-        for one in cards.values()
-        if one.id == run or one.name.startswith(card.name + "/")
-    }
     live = Live(
         run, version, who.csrf or "", _state(card), targets_of(site_of(request).store, who),
-        who.caller.may("project.make"), inside,
+        who.caller.may("project.make"), shown.below(folder),
     )  # fmt: skip
     return HTMLResponse(render(record, live))
 

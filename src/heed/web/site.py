@@ -84,7 +84,10 @@ class Site:
     @property
     def cookie(self) -> str:
         """Name of the session's cookie: cookies know no ports, so each store has its own."""
-        name = f"heed-{digest(self.store.database.place)[:8]}"
+        database = self.store.database
+        # However the path to one file is written.
+        place = str(database.path.resolve()) if database.path else database.place
+        name = f"heed-{digest(place)[:8]}"
         return f"__Host-{name}" if self.secure else name
 
 
