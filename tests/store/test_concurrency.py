@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import select
@@ -77,15 +79,25 @@ def test_sixteen_processes_on_postgresql_for_long(postgresql: str, need: int) ->
     assert standing == 600 * need
 
 
+def contradictions_of_a_broken_claim(new_place: Callable[[], str]) -> list[str]:
+    """What the test above finds with a claim that checks and then writes, in at most five tries.
+
+    The places are guarded by the database itself, so the race shows as refused changes: one answer
+    too many, or a count that would be wrong, whichever the database comes upon first.
+    """
+    for _ in range(5):
+        wrong, _ = work_at_once(new_place(), num_items=30, need=1, racy=True, seconds=4)
+        found = [one for one in wrong if "refused a contradiction" in one or "surplus" in one]
+        if found:
+            return found
+    return []
+
+
 def test_a_claim_that_checks_and_then_writes_fails_the_test(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """The very test above, on a broken claim: it must find something wrong."""
-    wrong, _ = work_at_once(str(tmp_path / "labels.db"), num_items=30, need=1, racy=True, seconds=4)
-    # The places are guarded by the database itself, so the race shows as refused claims.
-    assert any("over_assigned" in one or "surplus" in one for one in wrong), wrong[:5]
+    tries = itertools.count()
+    assert contradictions_of_a_broken_claim(lambda: str(tmp_path / f"labels-{next(tries)}.db"))
 
 
 @pytest.mark.postgres
 def test_a_claim_that_checks_and_then_writes_fails_on_postgresql(postgresql: str) -> None:
-    where = new_database(postgresql)
-    wrong, _ = work_at_once(where, num_items=30, need=1, racy=True, seconds=4)
-    assert any("over_assigned" in one or "surplus" in one for one in wrong), wrong[:5]
+    assert contradictions_of_a_broken_claim(lambda: new_database(postgresql))
