@@ -19,8 +19,14 @@ from heed.errors import ConfigError, DataError
 SAVE_LIMIT = 2**24
 """Up to this many probabilities (N x V) are kept for the backward pass; above, recomputed."""
 
-CHUNK_TOKENS = 512
-"""Tokens of one product of the output layer, at least."""
+CHUNK_TOKENS = 128
+"""Tokens of one product of the output layer, at least: few enough that its logits stay in a core's
+cache while the softmax goes over them."""
+
+LEAST_EXPONENT, LEAST_PROBABILITY = -60.0, 1e-26
+"""Probabilities below this are 0, just above exp(-60): far below what a sum of fp64 notices.
+Numbers too small for fp32's own exponents make products up to 35 times slower on a CPU, and a
+sharp distribution has many."""
 
 CHUNK_LOGITS = 2**27
 """Logits of one product on a GPU, half a GiB: each product's gradient of the output layer is as
@@ -233,11 +239,12 @@ class _TokenLogprobs(torch.autograd.Function):
         matrix = _operand(weight, dtype)
         for part in _parts(num_tokens, chunk):
             scaled = _logits(hidden[part], matrix, bias, temperature, kept, part, dtype)
-            normaliser = scaled.logsumexp(-1, keepdim=True)
+            scaled -= scaled.amax(-1, keepdim=True)
             picked = scaled.gather(-1, targets[part].unsqueeze(-1))
-            logprobs[part] = (picked - normaliser).squeeze(-1)
+            p, total = _exponentials(scaled)
+            logprobs[part] = (picked - total.log()).squeeze(-1)
             if keep or entropies is not None:
-                p = scaled.sub_(normaliser).exp_()
+                p /= total
                 if entropies is not None:
                     entropies[part] = torch.special.entr(p).sum(-1)
                 if keep:
@@ -264,7 +271,9 @@ class _TokenLogprobs(torch.autograd.Function):
             if saved:
                 p = saved[i]
             else:
-                p = _logits(hidden[part], matrix, bias, temperature, kept, part, dtype).softmax(-1)
+                p = _logits(hidden[part], matrix, bias, temperature, kept, part, dtype)
+                p, total = _exponentials(p.sub_(p.amax(-1, keepdim=True)))
+                p /= total
             g = p.new_zeros(p.shape[0], 1) if grad is None else grad[part].unsqueeze(-1)
             in_place = not saved and grad_entropy is None
             d_logits = p.mul_(-g) if in_place else p * -g
@@ -288,6 +297,13 @@ class _TokenLogprobs(torch.autograd.Function):
             d_bias.to(bias.dtype) if d_bias is not None else None,
             *(None,) * 5,
         )
+
+
+def _exponentials(shifted: Tensor) -> tuple[Tensor, Tensor]:
+    """Replace logits [n, V], 0 at most, by their exponentials, and sum them: [n, 1]."""
+    found = shifted.clamp_(min=LEAST_EXPONENT).exp_()
+    torch.nn.functional.threshold(found, LEAST_PROBABILITY, 0.0, inplace=True)
+    return found, found.sum(-1, keepdim=True)
 
 
 def _usual_chunk(head_weight: Tensor) -> int:

@@ -76,6 +76,26 @@ def test_gradients_pass_finite_differences(parts, kept, with_entropy):
     assert torch.autograd.gradcheck(run, tuple(parts.values()))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.usefixtures("memory")
+def test_probabilities_too_small_for_fp32_are_zero_and_change_nothing(dtype):
+    """Logits 300 apart: log-probabilities stay exact, and no gradient is a subnormal number."""
+    weight = torch.linspace(-150, 150, 64, dtype=torch.float64).repeat(2, 1).t().contiguous()
+    weight[:, 1] = 0.5
+    hidden = torch.tensor([[1.0, 0.0], [-1.0, 2.0], [0.01, 1.0], [0.3, -1.0]], dtype=torch.float64)
+    targets = torch.tensor([63, 60, 5, 0])
+    plain = logprobs.from_logits(hidden @ weight.t(), targets)
+    leaves = [hidden.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_()]
+    found, entropy = logprobs.token_logprobs(*leaves, None, targets, chunk=3, with_entropy=True)
+    torch.testing.assert_close(found.double(), plain, rtol=1e-6, atol=1e-4)
+    expected = logprobs.entropy(hidden @ weight.t())
+    torch.testing.assert_close(entropy.double(), expected, rtol=1e-5, atol=1e-5)
+    for grad in torch.autograd.grad(found.sum(), leaves):
+        small = grad[(grad != 0) & (grad.abs() < torch.finfo(torch.float32).tiny)]
+        assert grad.isfinite().all()
+        assert not len(small)
+
+
 def test_the_plain_version_is_log_softmax(parts):
     logits = (parts["hidden"] @ parts["weight"].t()).detach()
     found = logprobs.from_logits(logits.view(1, N, V), TARGETS.view(1, N))
