@@ -108,6 +108,16 @@ def test_the_optimum_of_one_pair(loss: Callable, optimum: Callable) -> None:
         assert bool((loss(gap.detach() + step, p) > loss(gap.detach(), p)).all())
 
 
+@pytest.mark.parametrize("tau", [0.05, (1 - math.log(2)) / 3, 0.5])
+def test_discopop_begins_upwards_where_tau_is_small(tau: float) -> None:
+    """Slope of the loss by beta Delta where the policy is the reference."""
+    gap = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    pairs.discopop(gap, torch.zeros_like(gap), 1.0, tau).sum().backward()
+    assert gap.grad is not None
+    assert gap.grad.item() == pytest.approx((1 - math.log(2)) / (4 * tau) - 0.75, abs=1e-12)
+    assert (tau < 0.1) == (gap.grad.item() > 1e-9)
+
+
 def test_cdpo_stops_where_the_notes_say() -> None:
     for e, stop in ((0.05, 2.944), (0.1, 2.197), (0.2, 1.386), (0.3, 0.847)):
         gap = vector(stop / BETA).requires_grad_()
