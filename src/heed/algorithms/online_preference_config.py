@@ -201,6 +201,8 @@ class OnlinePreferenceConfig(PairLossSettings, LiveSettings, OnlineSettings):
             baseline="even",
             loss_type="plain",
             average="sum",
+            kl_place="reward",
+            kl_estimator="k1",
             gamma=self.gamma,
         )
 

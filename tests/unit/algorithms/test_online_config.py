@@ -37,7 +37,9 @@ def test_beta_has_a_default_only_where_a_source_publishes_one() -> None:
 
 
 def test_estimator_and_place_are_those_of_the_source() -> None:
-    for name in PRESETS:
+    """Each row says both itself; none leaves them to a default that could change."""
+    for name, row in PRESETS.items():
+        assert {"kl_place", "kl_estimator"} <= set(row.columns), name
         method = make(preset=name).method
         place = ("loss", "k3") if name == "grpo" else ("reward", "k1")
         assert (method.kl_place, method.kl_estimator) == place
