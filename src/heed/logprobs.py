@@ -23,14 +23,14 @@ CHUNK_TOKENS = 128
 """Tokens of one product of the output layer, at least: few enough that its logits stay in a core's
 cache while the softmax goes over them."""
 
-LEAST_EXPONENT, LEAST_PROBABILITY = -60.0, 1e-26
-"""Probabilities below this are 0, just above exp(-60): far below what a sum of fp64 notices.
-Numbers too small for fp32's own exponents make products up to 35 times slower on a CPU, and a
-sharp distribution has many."""
-
 CHUNK_LOGITS = 2**27
 """Logits of one product on a GPU, half a GiB: each product's gradient of the output layer is as
 large as the layer, so that few large products move less memory than many small ones."""
+
+LEAST_EXPONENT, LEAST_PROBABILITY = -60.0, 1e-26
+"""Probabilities below the second are 0; it is just above exp of the first, and far below what a sum
+of fp64 notices. Numbers too small for fp32's own exponents slow a CPU's products down by tens of
+times (`benchmarks.softmax`), and a sharp distribution has many."""
 
 
 def sources(learn: Tensor) -> Tensor:
@@ -239,10 +239,9 @@ class _TokenLogprobs(torch.autograd.Function):
         matrix = _operand(weight, dtype)
         for part in _parts(num_tokens, chunk):
             scaled = _logits(hidden[part], matrix, bias, temperature, kept, part, dtype)
-            scaled -= scaled.amax(-1, keepdim=True)
             picked = scaled.gather(-1, targets[part].unsqueeze(-1))
-            p, total = _exponentials(scaled)
-            logprobs[part] = (picked - total.log()).squeeze(-1)
+            p, peak, total = _exponentials(scaled)
+            logprobs[part] = (picked - peak - total.log()).squeeze(-1)
             if keep or entropies is not None:
                 p /= total
                 if entropies is not None:
@@ -271,8 +270,8 @@ class _TokenLogprobs(torch.autograd.Function):
             if saved:
                 p = saved[i]
             else:
-                p = _logits(hidden[part], matrix, bias, temperature, kept, part, dtype)
-                p, total = _exponentials(p.sub_(p.amax(-1, keepdim=True)))
+                scaled = _logits(hidden[part], matrix, bias, temperature, kept, part, dtype)
+                p, _, total = _exponentials(scaled)
                 p /= total
             g = p.new_zeros(p.shape[0], 1) if grad is None else grad[part].unsqueeze(-1)
             in_place = not saved and grad_entropy is None
@@ -299,11 +298,12 @@ class _TokenLogprobs(torch.autograd.Function):
         )
 
 
-def _exponentials(shifted: Tensor) -> tuple[Tensor, Tensor]:
-    """Replace logits [n, V], 0 at most, by their exponentials, and sum them: [n, 1]."""
-    found = shifted.clamp_(min=LEAST_EXPONENT).exp_()
+def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Replace logits [n, V] by exp(logits - peak); also their peak and the sum, both [n, 1]."""
+    peak = logits.amax(-1, keepdim=True)
+    found = logits.sub_(peak).clamp_(min=LEAST_EXPONENT).exp_()
     torch.nn.functional.threshold(found, LEAST_PROBABILITY, 0.0, inplace=True)
-    return found, found.sum(-1, keepdim=True)
+    return found, peak, found.sum(-1, keepdim=True)
 
 
 def _usual_chunk(head_weight: Tensor) -> int:
