@@ -41,6 +41,14 @@ from heed.runs.run import Run
 LEARNER = {"precision": "fp32", "device": "cpu"}
 SIZE = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "max_positions": 160}
 
+NEEDED: dict[str, dict[str, Any]] = {
+    "cdpo": {"label_smoothing": 0.1},
+    "exo_pair": {"label_smoothing": 0.001},
+    "rdpo": {"rdpo_alpha": 0.05},
+    "alphapo": {"alphapo_alpha": 0.25},
+}
+"""Settings without which a loss of pairs does not start."""
+
 
 @dataclass(frozen=True)
 class Tiny:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.tiny import LEARNER, NEEDED
 
 import heed
 from heed.algorithms.preference_rows import ROWS
@@ -46,7 +47,7 @@ def test_dialogues_are_read_fitted_and_learned(
         "batch_size": 32 if verb == "preference" else 64,
         "num_train_epochs": 2,
         "optim": {"lr": 3e-3},
-        "learner": {"precision": "fp32", "device": "cpu"},
+        "learner": LEARNER,
     }
     run = getattr(heed, verb)(**settings)
     (report,) = run.data_report()
@@ -59,15 +60,8 @@ def test_dialogues_are_read_fitted_and_learned(
     assert not [w for w in run.warnings() if w["name"] == "origin"]
 
 
-NEEDED: dict[str, dict[str, Any]] = {
-    "cdpo": {"label_smoothing": 0.1},
-    "robust": {"label_smoothing": 0.1},
-    "exo_pair": {"label_smoothing": 0.01},
-    "rdpo": {"rdpo_alpha": 0.01},
-    "alphapo": {"alphapo_alpha": 0.25},
-    "discopop": {"discopop_tau": 0.5},
-}
-"""Settings without which a loss does not start, or starts the wrong way (discopop)."""
+MORE = NEEDED | {"discopop": {"discopop_tau": 0.5}}
+"""At the usual 0.05 discopop starts the wrong way (its page in docs/methods)."""
 
 
 @pytest.mark.slow
@@ -90,8 +84,8 @@ def test_the_family_learns_real_pairs(
         num_train_epochs=4,
         eval_frac=0.0,
         optim={"lr": 3e-3},
-        learner={"precision": "fp32", "device": "cpu"},
-        **NEEDED.get(loss_type, {}),
+        learner=LEARNER,
+        **MORE.get(loss_type, {}),
     )
     ends = []
     for name in ("loss", "rewards/margins"):
@@ -99,6 +93,12 @@ def test_the_family_learns_real_pairs(
         ends.append(sum(values[-4:]) - sum(values[:4]))  # an epoch has four batches
     assert ends[0] < 0 < ends[1]
     assert not [w for w in run.warnings() if w["name"] == "origin"]
+
+
+TWO_UPDATES: dict[str, Any] = {
+    "total_episodes": 32, "batch_size": 16, "num_eval_prompts": 4, "optim": {"lr": 1e-3},
+    "learner": LEARNER,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("preset", ["online_dpo", "nash_md", "xpo", "spin"])
@@ -121,11 +121,7 @@ def test_online_comparisons_on_real_prompts(
         data={"path": str(data), "max_length": 120, "max_loss_frac": 0.9},
         **({} if preset == "spin" else {"judge": "tests.unit.algorithms.judges:shorter"}),
         sampling={"max_tokens": 120 if preset == "spin" else 12},
-        total_episodes=32,
-        batch_size=16,
-        num_eval_prompts=4,
-        optim={"lr": 1e-3},
-        learner={"precision": "fp32", "device": "cpu"},
+        **TWO_UPDATES,
     )
     found = run.metrics()
     assert found[1]["policy/grad_norm"] > 0
@@ -157,11 +153,7 @@ def test_presets_on_real_questions(
         beta=0.01,
         num_generations=1 if preset in ("reinforce", "remax", "reinforce++") else 4,
         sampling={"max_tokens": 12},
-        total_episodes=32,
-        batch_size=16,
-        num_eval_prompts=4,
-        optim={"lr": 1e-3},
-        learner={"precision": "fp32", "device": "cpu"},
+        **TWO_UPDATES,
     )
     found = run.metrics()
     assert found[1]["policy/grad_norm"] > 0

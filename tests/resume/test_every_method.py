@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import pytest
 from tests.resume.same import fingerprint, resumed_from, stopped_at
-from tests.tiny import Tiny, run_stage
+from tests.tiny import NEEDED, Tiny, run_stage
 
 from heed.algorithms.comparison_presets import COMPARISONS
 from heed.algorithms.preference_rows import ROWS
@@ -20,18 +20,6 @@ from heed.algorithms.unpaired_config import UnpairedConfig
 from heed.learners.local import LocalLearner
 
 NOW = {"checkpoint_seconds": 0.0}
-CERTAIN = {"harden_labels": True}
-NEEDED: dict[str, dict[str, Any]] = {
-    "cdpo": {"label_smoothing": 0.1},
-    "robust": {"label_smoothing": 0.1},
-    "exo_pair": {"label_smoothing": 0.001},
-    "rdpo": {"rdpo_alpha": 0.05},
-    "alphapo": {"alphapo_alpha": 0.25},
-    "aot": CERTAIN,
-    "aot_unpaired": CERTAIN,
-    "sppo_hard": CERTAIN,
-}
-"""Settings without which a loss does not start."""
 UNPAIRED = get_args(UnpairedConfig.model_fields["loss_type"].annotation)
 CASES = [
     *(("preference", name) for name in ROWS if name != "dpo"),
@@ -43,7 +31,7 @@ CASES = [
 
 def run_case(tiny: Tiny, family: str, name: str, folder: Path, run: dict[str, Any]) -> None:
     if family == "preference":
-        needed = NEEDED.get(name, {})
+        needed = {"harden_labels": not ROWS[name].soft, **NEEDED.get(name, {})}
         config = tiny.preference_config(folder, run=run, loss_type=name, **needed)
     elif family == "unpaired":
         config = tiny.unpaired_config(folder, run=run, loss_type=name, batch_size=40)

@@ -40,7 +40,7 @@ def learned(tiny: Tiny, folder: Path, preset: str, how: dict[str, Any]) -> dict[
 @pytest.mark.parametrize("preset", PRESETS)
 def test_how_an_update_is_computed_changes_nothing(tiny: Tiny, tmp_path: Path, preset: str) -> None:
     start = load_file(tiny.policy / "model" / "model.safetensors")
-    found = [learned(tiny, tmp_path / str(i) / "run", preset, HOW[h]) for i, h in enumerate(HOW)]
+    found = [learned(tiny, tmp_path / label / "run", preset, how) for label, how in HOW.items()]
     moved = max(float((found[0][name] - weight).abs().max()) for name, weight in start.items())
     assert moved > 1e-3
     for other in found[1:]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import Tiny, run_stage
+from tests.tiny import NEEDED, Tiny, run_stage
 
 from heed.algorithms import preference, references
 from heed.algorithms.preference_loss import preference_loss
@@ -21,14 +21,6 @@ from heed.errors import ConfigError, DataError, LearnerError
 from heed.learners.local import LocalLearner
 from heed.models.load import load_causal, load_tokenizer
 from heed.runs.run import Run
-
-NEEDED = {
-    "cdpo": {"label_smoothing": 0.1},
-    "exo_pair": {"label_smoothing": 0.001},
-    "rdpo": {"rdpo_alpha": 0.05},
-    "alphapo": {"alphapo_alpha": 0.25},
-}
-"""Settings without which a loss does not start."""
 
 
 def rows(run: Run) -> list[dict[str, Any]]:
